@@ -1,0 +1,1 @@
+"""The LOSIKO method on numpy, scipy and torch; no AiiDA, no network."""
