@@ -1,0 +1,340 @@
+"""SOAP power spectrum in a basis of Gaussian-type orbitals, equal to DScribe's `SOAP(rbf="gto")`.
+
+The density of Gaussians of width sigma around a centre (Eq. 4 of the LOSIKO paper) is expanded in radial functions
+g_nl(r) = sum_n' beta_nn'l r^l exp(-alpha_n'l r^2) and real spherical harmonics. A Gaussian at R contributes
+
+    c_n'lm = (pi / (alpha + eta))^(3/2) (eta / (alpha + eta))^l exp(-alpha eta / (alpha + eta) R^2) R^l Y_lm(R),
+
+with eta = 1 / (2 sigma^2): a radial factor times a solid harmonic, so that the density's coefficients of a centre are
+one matrix product over its neighbours, and the power spectrum (Eq. 5) one Gram matrix for each l. Both have their
+derivatives written out, which costs less than what automatic differentiation would keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.linalg import inv, sqrtm
+from scipy.special import gamma
+from sphericart.torch import SolidHarmonics
+
+from aiida_losiko.core.descriptors.base import Descriptor
+from aiida_losiko.core.descriptors.weighting import RadialWeighting
+from aiida_losiko.core.errors import LosikoError
+
+L_MAX_LARGEST = 20
+DECAY = 1e-3  # DScribe's threshold: where basis functions and the Gaussians at the cutoff are taken as zero
+
+
+class SoapPowerSpectrum(Descriptor):
+    """SOAP power spectrum (Eq. 5), with DScribe's values and order of features.
+
+    Parameters
+    ----------
+    species : iterable of str
+        Chemical symbols that can occur.
+    r_cut : float
+        Radius of the environment in Angstrom, larger than 1. As in DScribe, neighbours count up to
+        `r_cut + sigma sqrt(2 ln 1000)`, where their Gaussians have decayed at `r_cut`.
+    n_max : int
+        Number of radial functions.
+    l_max : int
+        Highest degree of the spherical harmonics, at most 20.
+    sigma : float
+        Standard deviation of the Gaussians in Angstrom.
+    weighting : mapping, optional
+        Weight of a neighbour by its distance, with the keys of DScribe: `function` (poly, pow or exp) with `r0`, `c`,
+        `d`, `m`, and `w0` for the centre itself.
+
+    Notes
+    -----
+    Features run over pairs of species Z1 <= Z2, then l, then n, then n' (n' >= n where Z1 = Z2).
+    """
+
+    name = "soap"
+
+    def __init__(
+        self,
+        species: Iterable[str],
+        r_cut: float,
+        n_max: int,
+        l_max: int,
+        sigma: float,
+        weighting: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(species)
+        self.r_cut = _number("r_cut", r_cut, 1.0, "larger than 1 (Angstrom)")
+        self.sigma = _number("sigma", sigma, 0.0, "positive (Angstrom)")
+        self.n_max = _integer("n_max", n_max, 1, 100)
+        self.l_max = _integer("l_max", l_max, 0, L_MAX_LARGEST)
+        self.weighting = RadialWeighting.from_dict(weighting)
+        self.cutoff = self.r_cut + self.sigma * float(np.sqrt(-2 * np.log(DECAY)))
+        self.n_features = _n_features(len(self.species), self.n_max, self.l_max)
+        self._alphas, self._betas = gto_basis(self.r_cut, self.n_max, self.l_max)
+        self._harmonics = SolidHarmonics(self.l_max)
+        self._constants: dict[tuple[torch.dtype, torch.device], RadialConstants] = {}
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The settings as plain values."""
+        return {
+            "name": self.name,
+            "species": list(self.species),
+            "r_cut": self.r_cut,
+            "n_max": self.n_max,
+            "l_max": self.l_max,
+            "sigma": self.sigma,
+            "weighting": self.weighting.to_dict(),
+        }
+
+    def columns(self, present: tuple[int, ...]) -> NDArray[np.int64] | None:
+        """Features of pairs of species that are present; None when all are."""
+        if present == self.numbers:
+            return None
+        return _present_columns(
+            tuple(self.numbers.index(z) for z in present), len(self.numbers), self.n_max, self.l_max
+        )
+
+    def features_of(
+        self, vectors: torch.Tensor, inside: torch.Tensor, species_index: torch.Tensor, present: tuple[int, ...]
+    ) -> torch.Tensor:
+        """See `Descriptor.features_of`."""
+        key = (vectors.dtype, vectors.device)
+        if key not in self._constants:
+            self._constants[key] = RadialConstants.make(self._alphas, self._betas, self.sigma, *key)
+        n_species = len(present)
+        density = cast(
+            torch.Tensor,
+            _DensityCoefficients.apply(  # type: ignore[no-untyped-call]
+                vectors, inside, species_index, n_species, self._constants[key], self.weighting, self._harmonics
+            ),
+        )
+        return cast(
+            torch.Tensor,
+            _PowerSpectrum.apply(density, n_species, self.n_max, self.l_max),  # type: ignore[no-untyped-call]
+        )
+
+
+def gto_basis(r_cut: float, n_max: int, l_max: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Exponents and orthonormalisation of the radial functions, as DScribe makes them.
+
+    Returns
+    -------
+    alphas : ndarray, shape (l_max + 1, n_max)
+        In 1 / Angstrom^2; the functions decay to 1e-3 at radii spaced evenly between 1 Angstrom and `r_cut`.
+    betas : ndarray, shape (l_max + 1, n_max, n_max)
+        Loewdin orthonormalisation, the inverse square root of the overlap matrix.
+    """
+    radii = np.linspace(1.0, r_cut, n_max)
+    alphas = np.empty((l_max + 1, n_max))
+    betas = np.empty((l_max + 1, n_max, n_max))
+    for degree in range(l_max + 1):
+        alphas[degree] = -np.log(DECAY / radii**degree) / radii**2
+        overlap = 0.5 * gamma(degree + 1.5) * (alphas[degree][:, None] + alphas[degree]) ** (-degree - 1.5)
+        # The overlap matrix is badly conditioned for many functions, so the very operations of DScribe are used:
+        # a better way would give other digits.
+        root = sqrtm(inv(overlap))
+        if np.iscomplexobj(root):
+            raise LosikoError(
+                f"n_max={n_max} radial functions cannot be orthonormalised within r_cut={r_cut}; "
+                "use a smaller n_max or a larger r_cut"
+            )
+        betas[degree] = root
+    return alphas, betas
+
+
+class RadialConstants:
+    """What the radial factors need, on one device and in one precision.
+
+    Attributes
+    ----------
+    exponents : Tensor, shape ((l_max + 1) n_max,)
+        alpha eta / (alpha + eta), in 1 / Angstrom^2.
+    transform : Tensor, shape (l_max + 1, n_max, n_max)
+        From exp(-exponent R^2) to the orthonormal basis: prefactors and betas in one.
+    """
+
+    def __init__(self, exponents: torch.Tensor, transform: torch.Tensor) -> None:
+        self.exponents = exponents
+        self.transform = transform
+        self.l_max, self.n_max = transform.shape[0] - 1, transform.shape[1]
+
+    @classmethod
+    def make(
+        cls,
+        alphas: NDArray[np.float64],
+        betas: NDArray[np.float64],
+        sigma: float,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> RadialConstants:
+        """Compute the constants in double precision and move them."""
+        eta = 0.5 / sigma**2
+        degrees = np.arange(len(alphas))[:, None]
+        prefactors = (np.pi / (alphas + eta)) ** 1.5 * (eta / (alphas + eta)) ** degrees
+        transform = np.einsum("lk,lnk->lkn", prefactors, betas)
+        return cls(
+            torch.as_tensor((alphas * eta / (alphas + eta)).ravel(), dtype=dtype, device=device),
+            torch.as_tensor(transform, dtype=dtype, device=device),
+        )
+
+
+class _DensityCoefficients(torch.autograd.Function):
+    """Coefficients c_nlm of the density around each centre, shape (n_centers, (l_max + 1)^2, n_species n_max)."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        vectors: torch.Tensor,
+        inside: torch.Tensor,
+        species_index: torch.Tensor,
+        n_species: int,
+        constants: RadialConstants,
+        weighting: RadialWeighting,
+        harmonics: SolidHarmonics,
+    ) -> torch.Tensor:
+        n_centers, n_neighbors, _ = vectors.shape
+        l_max, n_max = constants.l_max, constants.n_max
+        flat = vectors.reshape(-1, 3)
+        squared = (flat * flat).sum(1)
+        needs_gradient = ctx.needs_input_grad[0]
+        if needs_gradient:
+            angular, angular_gradient = harmonics.compute_with_gradients(flat)
+        else:
+            angular, angular_gradient = harmonics.compute(flat), None
+        weight, weight_slope = weighting.evaluate(squared)
+        weight = inside.reshape(-1) if weight is None else weight * inside.reshape(-1)
+        # (l, edge, n'), so that beta is one batched product
+        exponentials = torch.exp(-squared[:, None] * constants.exponents).view(-1, l_max + 1, n_max).transpose(0, 1)
+        radial = torch.bmm(exponentials, constants.transform)
+        one_hot = torch.nn.functional.one_hot(species_index.reshape(-1), n_species).to(weight.dtype)
+        selector = (one_hot * weight[:, None])[None, :, :, None]
+        blocks = (radial[:, :, None, :] * selector).view(l_max + 1, n_centers, n_neighbors, n_species * n_max)
+        angular = angular.view(n_centers, n_neighbors, -1)
+        density = angular.new_empty((n_centers, (l_max + 1) ** 2, n_species * n_max))
+        for degree in range(l_max + 1):
+            m = slice(degree**2, (degree + 1) ** 2)
+            torch.bmm(angular[:, :, m].transpose(1, 2), blocks[degree], out=density[:, m])
+        if needs_gradient:
+            ctx.constants, ctx.n_species, ctx.inside = constants, n_species, inside
+            ctx.save_for_backward(
+                flat, angular, angular_gradient, exponentials, radial, species_index, weight, weight_slope, blocks
+            )
+        return density
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        flat, angular, angular_gradient, exponentials, radial, species_index, weight, slope, blocks = ctx.saved_tensors
+        constants: RadialConstants = ctx.constants
+        (gradient,) = gradients
+        n_centers, n_neighbors, _ = angular.shape
+        l_max, n_max = constants.l_max, constants.n_max
+        to_angular = torch.empty_like(angular)
+        to_radial = torch.empty_like(radial)
+        rows = torch.arange(n_centers * n_neighbors, device=flat.device)
+        chosen = species_index.reshape(-1)
+        for degree in range(l_max + 1):
+            m = slice(degree**2, (degree + 1) ** 2)
+            part = gradient[:, m]
+            torch.bmm(blocks[degree], part.transpose(1, 2), out=to_angular[:, :, m])
+            all_species = torch.bmm(angular[:, :, m], part).view(-1, ctx.n_species, n_max)
+            to_radial[degree] = all_species[rows, chosen] if ctx.n_species > 1 else all_species[:, 0]
+        # d/dR of exp(-a R^2) is -2 a R exp(-a R^2); the angular part knows its own gradient.
+        result = torch.einsum("em,ecm->ec", to_angular.view(len(flat), -1), angular_gradient)
+        to_exponentials = torch.bmm(to_radial, constants.transform.transpose(1, 2))
+        exponents = constants.exponents.view(l_max + 1, 1, n_max)
+        along = -2 * weight * (to_exponentials * exponentials * exponents).sum((0, 2))
+        if slope is not None:
+            along = along + slope * ctx.inside.reshape(-1) * (to_radial * radial).sum((0, 2))
+        result = result + along[:, None] * flat
+        return (result.view(n_centers, n_neighbors, 3), None, None, None, None, None, None)
+
+
+class _PowerSpectrum(torch.autograd.Function):
+    """Power spectrum p = pi sqrt(8 / (2l + 1)) sum_m c c' of density coefficients, in DScribe's order."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, density: torch.Tensor, n_species: int, n_max: int, l_max: int
+    ) -> torch.Tensor:
+        order, scale = _feature_order(n_species, n_max, l_max, density.dtype, density.device)
+        width = n_species * n_max
+        gram = density.new_empty((len(density), l_max + 1, width, width))
+        for degree in range(l_max + 1):
+            part = density[:, degree**2 : (degree + 1) ** 2]
+            torch.bmm(part.transpose(1, 2), part, out=gram[:, degree])
+        ctx.save_for_backward(density)
+        ctx.sizes = (n_species, n_max, l_max)
+        return gram.view(len(density), -1)[:, order] * scale
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (density,) = ctx.saved_tensors
+        n_species, n_max, l_max = ctx.sizes
+        order, scale = _feature_order(n_species, n_max, l_max, density.dtype, density.device)
+        width = n_species * n_max
+        full = density.new_zeros((len(density), (l_max + 1) * width * width))
+        full[:, order] = gradients[0] * scale
+        full = full.view(-1, l_max + 1, width, width)
+        full = full + full.transpose(2, 3)
+        result = torch.empty_like(density)
+        for degree in range(l_max + 1):
+            m = slice(degree**2, (degree + 1) ** 2)
+            torch.bmm(density[:, m], full[:, degree], out=result[:, m])
+        return result, None, None, None
+
+
+def _n_features(n_species: int, n_max: int, l_max: int) -> int:
+    width = n_species * n_max
+    return (l_max + 1) * width * (width + 1) // 2
+
+
+@lru_cache(maxsize=64)
+def _feature_table(n_species: int, n_max: int, l_max: int) -> NDArray[np.int64]:
+    """Rows (Z1, Z2, l, n, n') of the features in order, with Z1, Z2 as positions among the species."""
+    rows = [
+        (a, b, degree, n, m)
+        for a in range(n_species)
+        for b in range(a, n_species)
+        for degree in range(l_max + 1)
+        for n in range(n_max)
+        for m in range(n if a == b else 0, n_max)
+    ]
+    return np.array(rows, dtype=np.int64)
+
+
+@lru_cache(maxsize=64)
+def _feature_order(
+    n_species: int, n_max: int, l_max: int, dtype: torch.dtype, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where each feature stands in the flattened Gram matrices (l, Z1 n, Z2 n'), and its factor."""
+    a, b, degree, n, m = _feature_table(n_species, n_max, l_max).T
+    width = n_species * n_max
+    order = degree * width * width + (a * n_max + n) * width + b * n_max + m
+    scale = np.pi * np.sqrt(8.0 / (2 * degree + 1))
+    return torch.as_tensor(order, device=device), torch.as_tensor(scale, dtype=dtype, device=device)
+
+
+@lru_cache(maxsize=256)
+def _present_columns(slots: tuple[int, ...], n_species: int, n_max: int, l_max: int) -> NDArray[np.int64]:
+    """Positions, among the features of all species, of those of the species at `slots`, in the latter's own order."""
+    table = _feature_table(n_species, n_max, l_max)
+    # The order of pairs, l, n and n' is the same in both, so picking the rows keeps it.
+    return np.flatnonzero(np.isin(table[:, 0], slots) & np.isin(table[:, 1], slots))
+
+
+def _number(name: str, value: Any, above: float, allowed: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value) or value <= above:
+        raise LosikoError(f"{name}={value!r} is not allowed; it must be a number {allowed}")
+    return float(value)
+
+
+def _integer(name: str, value: Any, lowest: int, highest: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+        raise LosikoError(f"{name}={value!r} is not allowed; it must be a whole number from {lowest} to {highest}")
+    return value

@@ -1,0 +1,228 @@
+"""Batches of structures and the neighbours of their atoms.
+
+Many structures are handled as one flat list of atoms with a structure index. Neighbours are kept as a dense table, one
+row of at most `n_neighbors` entries per atom, since everything that a descriptor does per centre is then one batched
+matrix product; entries that are padding, or beyond the cutoff, carry the weight zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from vesin import NeighborList
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+@dataclass
+class StructureBatch:
+    """Structures as one flat list of atoms.
+
+    Attributes
+    ----------
+    positions : Tensor, shape (n_atoms, 3)
+        Cartesian coordinates of all atoms, in Angstrom.
+    numbers : Tensor of int64, shape (n_atoms,)
+        Atomic numbers.
+    structure_index : Tensor of int64, shape (n_atoms,)
+        The structure that an atom belongs to, ascending.
+    cells : Tensor, shape (n_structures, 3, 3)
+        Lattice vectors as rows, in Angstrom; directions that are not periodic are ignored.
+    pbc : Tensor of bool, shape (n_structures, 3)
+        Periodic directions.
+    """
+
+    positions: torch.Tensor
+    numbers: torch.Tensor
+    structure_index: torch.Tensor
+    cells: torch.Tensor
+    pbc: torch.Tensor
+
+    @classmethod
+    def from_atoms(
+        cls,
+        structures: Sequence[Atoms],
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ) -> StructureBatch:
+        """Make a batch of `ase.Atoms`; all tensors go to `device`, the real ones with `dtype`."""
+        lengths = [len(atoms) for atoms in structures]
+        return cls(
+            positions=torch.as_tensor(
+                np.concatenate([atoms.positions for atoms in structures]), dtype=dtype, device=device
+            ),
+            numbers=torch.as_tensor(
+                np.concatenate([atoms.numbers for atoms in structures]), dtype=torch.int64, device=device
+            ),
+            structure_index=torch.as_tensor(np.repeat(np.arange(len(lengths)), lengths), device=device),
+            cells=torch.as_tensor(np.array([atoms.cell.array for atoms in structures]), dtype=dtype, device=device),
+            pbc=torch.as_tensor(np.array([atoms.pbc for atoms in structures]), device=device),
+        )
+
+    @property
+    def n_structures(self) -> int:
+        """Number of structures."""
+        return len(self.cells)
+
+    @property
+    def n_atoms(self) -> torch.Tensor:
+        """Number of atoms of each structure, shape (n_structures,)."""
+        return torch.bincount(self.structure_index, minlength=self.n_structures)
+
+    def keep(self, structures: torch.Tensor) -> StructureBatch:
+        """Return the batch of those structures for which the boolean mask `structures` is true."""
+        atoms = structures[self.structure_index]
+        renumbered = torch.cumsum(structures, 0) - 1
+        return StructureBatch(
+            positions=self.positions[atoms],
+            numbers=self.numbers[atoms],
+            structure_index=renumbered[self.structure_index[atoms]],
+            cells=self.cells[structures],
+            pbc=self.pbc[structures],
+        )
+
+
+class NeighborTable:
+    """The neighbours of every atom of a batch within `cutoff`, the atom itself first, as a dense table.
+
+    The lists are made with `skin` to spare and made anew only for structures in which an atom moved by more than half
+    of it, or whose cell changed. Equality with the exact list is kept by the weight, which `vectors` recomputes.
+
+    Parameters
+    ----------
+    cutoff : float
+        Radius of the neighbourhood in Angstrom.
+    skin : float
+        Extra radius in Angstrom.
+    """
+
+    def __init__(self, cutoff: float, skin: float = 0.5) -> None:
+        self.cutoff = cutoff
+        self.skin = skin
+        self._finder = NeighborList(cutoff=cutoff + skin, full_list=True, sorted=True)
+        self._lists: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]] = []
+        self._positions: torch.Tensor | None = None
+        self._cells: torch.Tensor | None = None
+        self.index = torch.empty((0, 1), dtype=torch.int64)
+        self._shifts: torch.Tensor | None = None
+        self._valid = torch.empty((0, 1), dtype=torch.bool)
+
+    def update(self, batch: StructureBatch) -> bool:
+        """Bring the table up to date with `batch`; returns whether its rows changed."""
+        stale = self._stale(batch)
+        if not bool(stale.any()):
+            return False
+        all_positions = batch.positions.detach().cpu().to(torch.float64).numpy()
+        all_cells = batch.cells.detach().cpu().to(torch.float64).numpy()
+        pbc = batch.pbc.cpu().numpy()
+        ends = np.cumsum(batch.n_atoms.cpu().numpy())
+        first = len(self._lists) != batch.n_structures
+        if first:
+            self._lists = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 3), np.int32))] * len(ends)
+        for s in np.flatnonzero(stale.cpu().numpy()):
+            start = ends[s - 1] if s else 0
+            i, j, shifts = self._finder.compute(
+                all_positions[start : ends[s]], complete_cell(all_cells[s], pbc[s]), pbc[s], "ijS"
+            )
+            self._lists[s] = (i.astype(np.int64) + start, j.astype(np.int64) + start, shifts)
+        self._fill(batch)
+        if first or self._positions is None or self._cells is None:
+            self._positions, self._cells = batch.positions.detach().clone(), batch.cells.detach().clone()
+        else:
+            atoms = stale[batch.structure_index]
+            self._positions[atoms] = batch.positions.detach()[atoms]
+            self._cells[stale] = batch.cells.detach()[stale]
+        return True
+
+    def _stale(self, batch: StructureBatch) -> torch.Tensor:
+        """Structures whose list no longer holds every pair within the cutoff."""
+        n = batch.n_structures
+        if self._positions is None or self._cells is None or len(self._positions) != len(batch.positions):
+            self._lists = []
+            return torch.ones(n, dtype=torch.bool, device=batch.positions.device)
+        moved = ((batch.positions.detach() - self._positions) ** 2).sum(1) > (0.5 * self.skin) ** 2
+        stale = (batch.cells.detach() != self._cells).flatten(1).any(1)
+        if bool(moved.any()):
+            stale = stale.clone()
+            stale[batch.structure_index[moved]] = True
+        return stale
+
+    def _fill(self, batch: StructureBatch) -> None:
+        """Lay the per-structure lists out as one table, the atom itself in column 0."""
+        n_atoms = len(batch.numbers)
+        center = np.concatenate([pairs[0] for pairs in self._lists])
+        neighbor = np.concatenate([pairs[1] for pairs in self._lists])
+        shift = np.concatenate([pairs[2] for pairs in self._lists])
+        counts = np.bincount(center, minlength=n_atoms)
+        first = np.concatenate([[0], np.cumsum(counts)[:-1]]) if n_atoms else counts
+        column = 1 + np.arange(len(center)) - first[center]
+        width = 1 + (int(counts.max()) if n_atoms else 0)
+        index = np.repeat(np.arange(n_atoms)[:, None], width, axis=1)
+        index[center, column] = neighbor
+        valid = np.zeros((n_atoms, width), dtype=bool)
+        valid[:, 0] = True
+        valid[center, column] = True
+        device = batch.positions.device
+        self.index = torch.as_tensor(index, device=device)
+        self._valid = torch.as_tensor(valid, device=device)
+        self._shifts = None
+        if shift.any():
+            shifts = np.zeros((n_atoms, width, 3))
+            shifts[center, column] = shift
+            self._shifts = torch.as_tensor(shifts, dtype=batch.positions.dtype, device=device)
+
+    def vectors(self, batch: StructureBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Vectors from every atom to its neighbours, and which of them count.
+
+        Returns
+        -------
+        vectors : Tensor, shape (n_atoms, n_neighbors, 3)
+            In Angstrom; differentiable in the positions and cells of `batch`.
+        inside : Tensor, shape (n_atoms, n_neighbors)
+            One within the cutoff, zero for padding and for pairs beyond.
+        """
+        vectors = batch.positions[self.index] - batch.positions[:, None, :]
+        if self._shifts is not None:
+            vectors = vectors + self._shifts @ batch.cells[batch.structure_index]
+        inside = self._valid & ((vectors.detach() ** 2).sum(-1) <= self.cutoff**2)
+        return vectors, inside.to(vectors.dtype)
+
+
+def complete_cell(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Replace the lattice vectors of directions that are not periodic by unit vectors normal to the others.
+
+    They carry no meaning there, may be zero, and must not make the matrix singular.
+    """
+    if pbc.all():
+        return cell
+    if not pbc.any():
+        return np.eye(3)
+    completed = cell.copy()
+    periodic = cell[pbc]
+    # The right-singular vectors beyond the rank span the space normal to the periodic directions.
+    normal = np.linalg.svd(periodic)[2][len(periodic) :]
+    completed[~pbc] = normal
+    return completed
+
+
+def scatter_to_atoms(table: NeighborTable, gradient: torch.Tensor) -> torch.Tensor:
+    """Turn a gradient in neighbour vectors into one in positions.
+
+    Parameters
+    ----------
+    gradient : Tensor, shape (n_atoms, n_neighbors, 3)
+        Derivatives with respect to the vectors that `NeighborTable.vectors` gives.
+
+    Returns
+    -------
+    Tensor, shape (n_atoms, 3)
+    """
+    result = -gradient.sum(1)
+    index = table.index.reshape(-1, 1).expand(-1, 3)
+    return result.scatter_add_(0, index, gradient.reshape(-1, 3))
