@@ -50,7 +50,7 @@ def text_table(rows: Iterable[Mapping[str, Any]], columns: Iterable[Column]) -> 
     str
         The lines of the table, without a line break at the end.
     """
-    from tabulate import tabulate
+    from tabulate import tabulate  # type: ignore[import-untyped]
 
     columns, rows = list(columns), list(rows)
     headers = [column.header for column in columns]
@@ -58,13 +58,14 @@ def text_table(rows: Iterable[Mapping[str, Any]], columns: Iterable[Column]) -> 
         headers = [f"{column.header}\n({column.unit})" if column.unit else f"{column.header}\n" for column in columns]
     cells = [[format_value(row.get(column.key), column.format) for column in columns] for row in rows]
     alignment = ["right" if _is_numeric(rows, column.key) else "left" for column in columns]
-    return tabulate(
+    table = tabulate(
         cells,
         headers=headers,
         tablefmt="simple",
         colalign=alignment if cells else None,
         disable_numparse=True,
     )
+    return str(table)
 
 
 def format_value(value: Any, specification: str = "") -> str:
