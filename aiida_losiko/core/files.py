@@ -1,0 +1,56 @@
+"""Small helpers for writing files safely and for plain JSON values."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aiida_losiko.core.errors import LosikoError
+
+
+@contextmanager
+def temporary_target(path: Path) -> Iterator[Path]:
+    """Give a file name to write to in a private folder beside ``path``; moved over ``path`` when the block succeeds.
+
+    The name itself stays the same, since ASE guesses formats from names such as ``POSCAR``.
+    """
+    if not path.parent.is_dir():
+        raise LosikoError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
+    if path.is_dir():
+        raise LosikoError(f"cannot write {path}: it is a folder; give the name of a file")
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".losiko-", dir=path.parent))
+    except OSError as exc:
+        raise LosikoError(f"cannot write {path}: {exc.strerror}; choose a folder that can be written to") from exc
+    try:
+        yield folder / path.name
+        (folder / path.name).replace(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def to_jsonable(value: Any) -> Any:
+    """Turn numpy scalars, arrays, tuples and mappings into plain JSON values.
+
+    Raises
+    ------
+    TypeError
+        Something in it has no JSON form (objects, bytes, complex numbers).
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str | int) for key in value):
+            raise TypeError("a mapping whose keys are not strings")
+        return {str(key): to_jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_jsonable(item) for item in value]
+    raise TypeError(f"a value of type {type(value).__name__}")
