@@ -1,0 +1,211 @@
+"""`losiko relax`."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aiida_losiko.cli.inputs import Entry, check_entries, read_entries
+from aiida_losiko.cli.options import (
+    EXIT_SOME_FAILED,
+    Parameters,
+    collect_parameters,
+    parameter_options,
+    quiet_option,
+    show_progress,
+)
+from aiida_losiko.cli.outputs import check_output_format, check_output_paths
+from aiida_losiko.cli.stopping import StopRequest
+from aiida_losiko.core.errors import LosikoError
+
+if TYPE_CHECKING:
+    from aiida_losiko.core.environments import EnvironmentDatabase
+    from aiida_losiko.core.protocols import Protocol
+    from aiida_losiko.core.relax import Relaxation
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--database", "-d", "database_file", required=True, metavar="DB", help="Of `losiko database build`.")
+@click.option("--output", "-o", required=True, metavar="OUT", help="Relaxed structures, in the order of the input.")
+@parameter_options
+@click.option("--report", metavar="REPORT.json", help="Also write losses, statuses and the match of every atom.")
+@click.option("--max-seconds", type=float, metavar="N", help="Stop after N seconds and write what there is.")
+@click.option("--exclude", multiple=True, metavar="ID", help="Leave this structure out of the database; repeatable.")
+@quiet_option
+@click.pass_context
+def relax(
+    ctx: click.Context,
+    files: tuple[str, ...],
+    database_file: str,
+    output: str,
+    protocol: str | None,
+    settings: tuple[str, ...],
+    parameter_file: str | None,
+    report: str | None,
+    max_seconds: float | None,
+    exclude: tuple[str, ...],
+    quiet: bool,
+) -> None:
+    """Move the atoms until each environment looks like one in the database.
+
+    FILE is anything that ASE reads, or a set file (.npz), with one or many structures; atoms under FixAtoms stay.
+    The format of OUT follows its name: .extxyz and .npz keep labels and arrays. Each structure there carries
+    losiko_loss, losiko_status, losiko_converged, losiko_out_of_reach (atoms outside of what the database knows), and
+    per atom losiko_distance. A structure that cannot be used is reported and written unchanged; exit status 3.
+
+    The descriptor is the database's, the other parameters are those of the protocol it was built with.
+
+    \b
+    Examples:
+      losiko relax rough.xyz --database known.db --output relaxed.extxyz
+      losiko relax set.npz -d known.db -o relaxed.npz --report report.json --set relax.max_steps=1000
+      losiko relax cells.extxyz -d carbon.db -o relaxed.extxyz --set relax.optimizer=fire --max-seconds 600
+    """
+    started = time.perf_counter()
+    if max_seconds is not None and not max_seconds > 0:
+        raise LosikoError(f"--max-seconds {max_seconds:g}: give a positive number of seconds")
+    parameters = collect_parameters(protocol, settings, parameter_file, foreign_section="database")
+    inputs = [*files, database_file, *([parameter_file] if parameter_file else [])]
+    check_output_paths({"--output": output, "--report": report}, inputs)
+
+    from aiida_losiko.cli import report as reporting
+    from aiida_losiko.core.environments import EnvironmentDatabase
+    from aiida_losiko.core.relax import RelaxSettings
+    from aiida_losiko.core.relax import relax as relax_structures
+
+    database = EnvironmentDatabase.load(database_file)
+    chosen = choose_protocol(parameters, database, database_file)
+    relax_settings = RelaxSettings.from_dict(chosen.relax)
+    if exclude:
+        database = _leave_out(database, exclude)
+    entries = read_entries(files)
+    usable = check_entries(entries, [symbol for symbol, count in database.n_environments.items() if count])
+    check_output_format(output, [reporting.annotated(entry, None) for entry in entries if entry.atoms is not None])
+    if not quiet:
+        n_atoms = sum(len(entry.atoms) for entry in usable if entry.atoms is not None)
+        what = (
+            f"{len(usable)} structures ({n_atoms} atoms)"
+            if len(usable) != 1
+            else f"{usable[0].label} ({n_atoms} atoms)"
+        )
+        click.echo(f"Relaxing {what} with {relax_settings.optimizer}, protocol {chosen.name}", err=True)
+
+    with StopRequest() as stop:
+        results = relax_structures(
+            [entry.atoms for entry in usable],
+            database,
+            settings=relax_settings,
+            progress=show_progress(quiet),
+            max_seconds=_seconds_left(max_seconds, started),
+            should_stop=stop,
+        )
+        by_entry = _assign(entries, usable, results)
+        run = reporting.Run(
+            protocol=chosen.name,
+            settings=relax_settings.to_dict(),
+            database=database.summary(),
+            excluded=list(exclude),
+            seconds=time.perf_counter() - started,
+            signal=stop.signal,
+        )
+        reporting.write(output, report, entries, by_entry, run)
+    if not quiet:
+        click.echo(reporting.overview(entries, by_entry))
+        click.echo(reporting.where_to_go(output, report, database_file, by_entry))
+    if stop.signal is not None:
+        ctx.exit(128 + stop.signal)
+    if any(entry.error is not None for entry in entries):
+        ctx.exit(EXIT_SOME_FAILED)
+
+
+def choose_protocol(parameters: Parameters, database: EnvironmentDatabase, database_file: str) -> Protocol:
+    """Return the protocol whose relax settings are used: the one asked for, the database's own, or the default.
+
+    Raises
+    ------
+    LosikoError
+        What was asked for contradicts the descriptor of the database, which alone decides.
+    """
+    from aiida_losiko.core.protocols import DEFAULT_PROTOCOL, load_protocol, protocol_names
+
+    own = database.metadata.get("protocol")
+    own = own if own in protocol_names() else None
+    asked = parameters.protocol
+    explicit = parameters.overrides.get("descriptor", {})
+    if asked is not None and asked != own:
+        _check_descriptor(load_protocol(asked, {"descriptor": explicit}).descriptor, database, database_file, asked)
+    elif explicit:
+        # The database's own protocol may have been overridden when it was built: only what is said here counts.
+        _check_descriptor(explicit, database, database_file, None)
+    return load_protocol(asked or own or DEFAULT_PROTOCOL, parameters.overrides)
+
+
+def _check_descriptor(
+    asked: dict[str, Any], database: EnvironmentDatabase, database_file: str, protocol: str | None
+) -> None:
+    from aiida_losiko.core.descriptors import make_descriptor
+    from aiida_losiko.core.protocols import merge
+
+    have = database.descriptor.parameters
+    wanted = make_descriptor({**merge(have, asked), "species": have["species"]}).parameters
+    differing = [key for key in {**wanted, **have} if wanted.get(key) != have.get(key)]
+    if differing:
+        values = ", ".join(f"{key} {_text(wanted.get(key))} (database: {_text(have.get(key))})" for key in differing)
+        what = f"protocol {protocol!r}" if protocol else "--set descriptor"
+        raise LosikoError(
+            f"'{database_file}' is a database of other descriptor settings than {what} asks for: {values}; leave the "
+            "option away, or build a database with it: losiko database build"
+        )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {item}" for key, item in value.items()) + "}"
+    return "none" if value is None else str(value)
+
+
+def _leave_out(database: EnvironmentDatabase, exclude: Sequence[str]) -> EnvironmentDatabase:
+    """Return the database without the structures that are named."""
+    known = set(database.sources)
+    for identifier in exclude:
+        if identifier not in known:
+            close = difflib.get_close_matches(identifier, database.sources, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else f"; its identifiers look like {database.sources[0]!r}"
+            raise LosikoError(f"--exclude {identifier!r}: the database has no such structure{hint}")
+    return database.without(exclude)
+
+
+def _seconds_left(max_seconds: float | None, started: float) -> float | None:
+    """Return what reading has left of the time, at least a moment."""
+    if max_seconds is None or math.isinf(max_seconds):
+        return None
+    return max(max_seconds - (time.perf_counter() - started), 1e-3)
+
+
+def _assign(
+    entries: Sequence[Entry], usable: Sequence[Entry], results: Sequence[Relaxation]
+) -> list[Relaxation | None]:
+    """Return the result of each entry, None where there is none, and print the errors met on the way.
+
+    Raises
+    ------
+    LosikoError
+        None of the structures could be relaxed.
+    """
+    by_entry: dict[int, Relaxation] = {}
+    for entry, result in zip(usable, results, strict=True):
+        if result.status == "error":
+            if len(entries) == 1:
+                raise LosikoError(f"{entry.label}: {result.error}")
+            entry.fail(result.error)
+        else:
+            by_entry[id(entry)] = result
+    if not by_entry:
+        raise LosikoError(f"none of the {len(entries)} structures could be relaxed; nothing was written")
+    return [by_entry.get(id(entry)) for entry in entries]
