@@ -89,7 +89,6 @@ def build(
         progress=show_progress(quiet),
         metadata={
             "protocol": chosen.name,
-            "settings": chosen.database,
             "files": [Path(file).name for file in files],
             "created_by": f"aiida-losiko {__version__}",
         },
@@ -173,7 +172,9 @@ def describe(path: str, loaded: EnvironmentDatabase) -> str:
         f"Structures  {len(loaded.sources):,}",
         f"Descriptor  {parameters.get('name', 'soap')}: {named} (lengths in Angstrom)",
     ]
-    lines += [f"{key.capitalize():<11} {_plain(value)}" for key, value in loaded.metadata.items() if value]
+    lines += [
+        f"{key.capitalize().replace('_', ' '):<11} {_plain(value)}" for key, value in loaded.metadata.items() if value
+    ]
     lines += ["", "species  environments  reach"]
     for symbol, count in loaded.n_environments.items():
         reach = loaded.reach.get(symbol)
