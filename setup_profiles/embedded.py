@@ -23,6 +23,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,9 @@ def use_aiida_folder(path: Path) -> Path:
     # What the daemon's workers run in: this environment, not one that happens to be active in the shell.
     os.environ["VIRTUAL_ENV"] = sys.prefix
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    # The daemon's sockets lie in the temporary folder, and a socket's path may have 107 bytes at most.
+    if len(tempfile.gettempdir()) > 60:
+        os.environ["TMPDIR"] = "/tmp"
     warnings.filterwarnings("ignore", message="Creating AiiDA configuration folder")
     return folder
 
@@ -305,7 +309,8 @@ def ensure_daemon(folder: Path, profile: str) -> None:
 
     note = folder / "daemon" / f"losiko-{profile}.sha256"
     now = fingerprint()
-    if get_daemon_client(profile).is_daemon_running:
+    # The file that holds the PID stays when a daemon is killed: ask the processes too.
+    if get_daemon_client(profile).get_daemon_pid() in {process.pid for process in daemon_processes(folder, profile)}:
         if note.exists() and note.read_text().strip() == now:
             say("the daemon is running")
             return
