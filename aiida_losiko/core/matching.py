@@ -27,7 +27,9 @@ class _Projection(NamedTuple):
     largest: float
 
 
-def principal_basis(vectors: torch.Tensor, n_components: int, n_sample: int = 1024) -> tuple[torch.Tensor, torch.Tensor]:
+def principal_basis(
+    vectors: torch.Tensor, n_components: int, n_sample: int = 1024
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Find orthonormal directions that hold most of the variance of some vectors.
 
     Parameters
@@ -94,6 +96,7 @@ class NearestEnvironments:
     """
 
     def __init__(self, vectors: torch.Tensor, n_components: int = 96) -> None:
+        """See the class."""
         if vectors.ndim != 2 or len(vectors) == 0:
             raise LosikoError(f"vectors of shape {tuple(vectors.shape)}: a search needs (N, D) with N of at least 1")
         self.vectors = vectors
@@ -281,6 +284,7 @@ class TrackedNearest:
     """
 
     def __init__(self, searcher: NearestEnvironments, n_candidates: int = 16) -> None:
+        """See the class."""
         if n_candidates < 1:
             raise LosikoError(f"n_candidates={n_candidates}: at least 1 environment has to be remembered per query")
         self.searcher = searcher

@@ -37,6 +37,7 @@ class DuplicateMerger:
     """
 
     def __init__(self, n_features: int, tolerance: float, dtype: str = "float32") -> None:
+        """See the class."""
         if not tolerance >= 0.0:
             raise LosikoError(f"duplicate_tolerance={tolerance}: expected a distance of 0 or more, for example 1e-4")
         self.tolerance = float(tolerance)
@@ -212,9 +213,7 @@ def farthest_points(vectors: NDArray[np.floating], n_wanted: int) -> NDArray[np.
     return chosen
 
 
-def _squared(
-    vectors: NDArray[np.floating], rows: NDArray[np.int64], point: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _squared(vectors: NDArray[np.floating], rows: NDArray[np.int64], point: NDArray[np.float64]) -> NDArray[np.float64]:
     """Squared distances of some rows to a point, in passes of bounded memory."""
     result = np.empty(len(rows))
     for start in range(0, len(rows), _ROWS):

@@ -1,0 +1,248 @@
+"""From structures to merged, thinned blocks of environments: the work behind `EnvironmentDatabase.build`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+from aiida_losiko.core.errors import LosikoError
+from aiida_losiko.core.selection import DuplicateMerger, thin
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from aiida_losiko.core.descriptors import Descriptor
+
+_BATCH_NUMBERS = 1 << 25  # features in one batch at most (256 MB), however many structures that is
+
+
+class Block(NamedTuple):
+    """The environments of one central species.
+
+    `vectors` (N, D) are normalised; the origins of environment i are the entries `offsets[i]:offsets[i + 1]` of
+    `source` (number of the structure) and `atom` (number of the atom in it), the representative first.
+    """
+
+    vectors: NDArray[np.floating]
+    offsets: NDArray[np.int64]
+    source: NDArray[np.int32]
+    atom: NDArray[np.int32]
+
+
+@dataclass
+class _GrowingBlock:
+    merger: DuplicateMerger
+    joined: list[NDArray[np.int64]] = field(default_factory=list)
+    source: list[NDArray[np.int32]] = field(default_factory=list)
+    atom: list[NDArray[np.int32]] = field(default_factory=list)
+
+    def add(self, vectors: NDArray[np.float64], source: NDArray[np.int32], atom: NDArray[np.int32]) -> None:
+        self.joined.append(self.merger.add(vectors))
+        self.source.append(source)
+        self.atom.append(atom)
+
+    def finish(self, selection: str | None, max_environments: int | None, seed: int) -> Block:
+        joined = np.concatenate(self.joined)
+        order = np.argsort(joined, kind="stable")
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(joined, minlength=len(self.merger)))]).astype(np.int64)
+        vectors = self.merger.representatives
+        kept = thin(vectors, selection, max_environments, seed)
+        offsets, rows = subset_rows(offsets, kept)
+        source, atom = np.concatenate(self.source)[order][rows], np.concatenate(self.atom)[order][rows]
+        # The merger's store has room to grow; a copy of what is kept gives that memory back.
+        return Block(vectors[kept], offsets, source, atom)
+
+
+def subset_rows(offsets: NDArray[np.int64], kept: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Take some rows of a compressed list.
+
+    Parameters
+    ----------
+    offsets : ndarray, shape (N + 1,)
+        Row i consists of the entries `offsets[i]:offsets[i + 1]`.
+    kept : ndarray, shape (n_kept,)
+        Numbers of the rows that are taken.
+
+    Returns
+    -------
+    offsets : ndarray, shape (n_kept + 1,)
+        Offsets of the new list.
+    entries : ndarray
+        Which of the old entries it consists of.
+    """
+    counts = np.diff(offsets)[kept]
+    new = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    entries = np.arange(new[-1]) + np.repeat(offsets[:-1][kept] - new[:-1], counts)
+    return new, entries.astype(np.int64)
+
+
+def named_structures(
+    structures: Iterable[Atoms], sources: Iterable[str] | None, progress: bool
+) -> Iterator[tuple[str, Atoms]]:
+    """Pair structures with their identifiers, which have to be distinct.
+
+    Raises
+    ------
+    LosikoError
+        For an identifier that occurs twice, or a number of identifiers other than that of structures.
+    """
+    given = None if sources is None else iter(sources)
+    if progress:
+        from tqdm.auto import tqdm
+
+        structures = tqdm(structures, desc="environments", unit=" structures")
+    seen: set[str] = set()
+    for number, atoms in enumerate(structures):
+        if given is None:
+            name = str(atoms.info.get("identifier", f"structure-{number}"))
+        else:
+            try:
+                name = str(next(given))
+            except StopIteration:
+                raise LosikoError(f"{number} sources for more structures: give one identifier per structure") from None
+        if name in seen:
+            raise LosikoError(f"source {name!r} occurs twice: give each structure an identifier of its own (sources=)")
+        seen.add(name)
+        yield name, atoms
+    if given is not None and next(given, None) is not None:
+        raise LosikoError(f"{len(seen)} structures, but more sources: give one identifier per structure")
+
+
+def check_named(name: str, atoms: Atoms, species: tuple[str, ...]) -> None:
+    """Refuse a structure that cannot be described; the error begins with its name."""
+    from aiida_losiko.core.structure_check import check_structure
+
+    try:
+        check_structure(atoms, species)
+    except LosikoError as exc:
+        raise LosikoError(f"source {name!r}: {exc}") from exc
+
+
+class DistanceRecord:
+    """The shortest distance of each pair of elements that was seen within a radius.
+
+    Parameters
+    ----------
+    r_cut : float
+        Radius in Angstrom.
+    """
+
+    def __init__(self, r_cut: float) -> None:
+        """See the class."""
+        from vesin import NeighborList
+
+        self._finder = NeighborList(cutoff=r_cut, full_list=True)
+        self._shortest = np.full((len(chemical_symbols), len(chemical_symbols)), np.inf)
+
+    def add(self, atoms: Atoms) -> None:
+        """Look at one more structure, periodic images included."""
+        from aiida_losiko.core.neighbors import complete_cell
+
+        pbc = np.asarray(atoms.pbc)
+        i, j, distance = self._finder.compute(
+            atoms.positions, complete_cell(atoms.cell.array, pbc), [bool(flag) for flag in pbc], "ijd"
+        )
+        np.minimum.at(self._shortest, (atoms.numbers[i], atoms.numbers[j]), distance)
+
+    def as_dict(self) -> dict[str, float]:
+        """Return distances in Angstrom by pairs such as "H-C", the lighter element first."""
+        pairs = np.argwhere(np.triu(np.isfinite(self._shortest)))
+        return {f"{chemical_symbols[a]}-{chemical_symbols[b]}": float(self._shortest[a, b]) for a, b in pairs}
+
+
+def batches(named: Iterable[tuple[str, Atoms]], batch_size: int, n_features: int) -> Iterator[list[tuple[str, Atoms]]]:
+    """Cut a stream of structures into lists of bounded length and memory."""
+    batch: list[tuple[str, Atoms]] = []
+    n_atoms = 0
+    for name, atoms in named:
+        if batch and (len(batch) >= batch_size or (n_atoms + len(atoms)) * n_features > _BATCH_NUMBERS):
+            yield batch
+            batch, n_atoms = [], 0
+        batch.append((name, atoms))
+        n_atoms += len(atoms)
+    if batch:
+        yield batch
+
+
+def normalised_features(batch: list[tuple[str, Atoms]], descriptor: Descriptor) -> NDArray[np.float64]:
+    """Describe a batch: normalised vectors of all its atoms, shape (n_atoms, n_features).
+
+    Raises
+    ------
+    LosikoError
+        For an atom whose vector is zero or not finite; it names the source.
+    """
+    import torch
+
+    from aiida_losiko.core.neighbors import StructureBatch
+
+    with torch.no_grad():
+        features: NDArray[np.float64] = descriptor.features(StructureBatch.from_atoms([a for _, a in batch])).numpy()
+    norms = np.linalg.norm(features, axis=1)
+    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+    if len(bad):
+        ends = np.cumsum([len(atoms) for _, atoms in batch])
+        number = int(np.searchsorted(ends, bad[0], side="right"))
+        name, atoms = batch[number]
+        atom = int(bad[0] - (ends[number] - len(atoms)))
+        raise LosikoError(
+            f"source {name!r}: the vector of atom {atom} ({atoms.symbols[atom]}) has the norm {norms[bad[0]]:g}, which "
+            "cannot be normalised: leave the structure out or choose a larger r_cut"
+        )
+    features /= norms[:, None]
+    return features
+
+
+def build_blocks(
+    named: Iterable[tuple[str, Atoms]],
+    descriptor: Descriptor,
+    *,
+    selection: str | None,
+    max_environments: int | None,
+    duplicate_tolerance: float,
+    dtype: str,
+    seed: int,
+    batch_size: int,
+) -> tuple[dict[str, Block], list[str], dict[str, float]]:
+    """Describe, merge and thin; the parameters are those of `EnvironmentDatabase.build`.
+
+    Returns
+    -------
+    blocks : dict
+        Environments per central species, sorted by atomic number.
+    sources : list of str
+        Identifiers in order.
+    min_distances : dict
+        Shortest distances in Angstrom by pair of elements.
+    """
+    growing: dict[int, _GrowingBlock] = {}
+    sources: list[str] = []
+    distances = DistanceRecord(descriptor.r_cut)
+    species = tuple(descriptor.species)
+
+    def checked() -> Iterator[tuple[str, Atoms]]:
+        for name, atoms in named:
+            check_named(name, atoms, species)
+            distances.add(atoms)
+            yield name, atoms
+
+    for batch in batches(checked(), batch_size, descriptor.n_features):
+        features = normalised_features(batch, descriptor)
+        numbers = np.concatenate([atoms.numbers for _, atoms in batch])
+        source = np.repeat(np.arange(len(batch)) + len(sources), [len(a) for _, a in batch]).astype(np.int32)
+        atom = np.concatenate([np.arange(len(a)) for _, a in batch]).astype(np.int32)
+        sources.extend(name for name, _ in batch)
+        for z in np.unique(numbers):
+            rows = numbers == z
+            if int(z) not in growing:
+                growing[int(z)] = _GrowingBlock(DuplicateMerger(features.shape[1], duplicate_tolerance, dtype))
+            growing[int(z)].add(features[rows], source[rows], atom[rows])
+    blocks = {}
+    for z in sorted(growing):  # popped, so that only one block is held twice while it is finished
+        blocks[chemical_symbols[z]] = growing.pop(z).finish(selection, max_environments, seed)
+    return blocks, sources, distances.as_dict()

@@ -1,0 +1,477 @@
+"""The database of known atomic environments: build, match, trace back, save and load."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from aiida_losiko.core.database_file import FORMAT, MappedTensors, Tensors, open_tensors, write_tensors
+from aiida_losiko.core.environment_building import build_blocks, named_structures
+from aiida_losiko.core.errors import LosikoError
+from aiida_losiko.core.files import to_jsonable
+from aiida_losiko.core.matching import NearestEnvironments
+from aiida_losiko.core.selection import check_selection
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from aiida_losiko.core.descriptors import Descriptor
+
+_CALIBRATE_ALL = 4000  # up to so many environments of a species, all of them are calibrated on
+_CALIBRATE_SAMPLE = 2000  # of more than that, so many
+
+
+class EnvironmentDatabase:
+    """Known environments, each with the atoms that it comes from.
+
+    Made by `build` or `load`. Per central species there is one block of normalised vectors; environments that are
+    closer than the duplicate tolerance are one entry, which knows every (source, atom) that was merged into it.
+
+    Attributes
+    ----------
+    metadata : dict
+        What the maker wanted to be kept: licence, source, protocol.
+    settings : dict
+        The settings of `build`.
+    n_environments : dict
+        Number of environments per central species, by symbol.
+    min_distances : dict
+        Shortest distance in Angstrom of each pair of elements ("H-C", lighter first) within `r_cut`.
+    """
+
+    def __init__(
+        self,
+        tensors: Tensors,
+        header: Mapping[str, Any],
+        *,
+        descriptor: Descriptor | None = None,
+        sources: list[str] | None = None,
+    ) -> None:
+        """Wrap tensors and header as in the file; use `build` or `load`."""
+        self._tensors = tensors
+        self._descriptor = descriptor
+        self._parameters: dict[str, Any] = dict(header["descriptor"])
+        self._sources = sources
+        self._searchers: dict[tuple[str, str], NearestEnvironments] = {}
+        self._reach: dict[str, float | None] | None = header.get("reach")
+        self.settings: dict[str, Any] = dict(header["settings"])
+        self.metadata: dict[str, Any] = dict(header["metadata"])
+        self.min_distances: dict[str, float] = dict(header["min_distances"])
+        self.n_environments = {symbol: self._tensors.shape(f"vectors/{symbol}")[0] for symbol in header["blocks"]}
+
+    @classmethod
+    def build(
+        cls,
+        structures: Iterable[Atoms],
+        descriptor: Descriptor,
+        sources: Iterable[str] | None = None,
+        *,
+        selection: str | None = None,
+        max_environments: int | None = None,
+        duplicate_tolerance: float = 1e-4,
+        reach_quantile: float = 0.95,
+        dtype: str = "float32",
+        seed: int = 0,
+        batch_size: int = 64,
+        progress: bool = False,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> EnvironmentDatabase:
+        """Describe every atom of some structures.
+
+        Parameters
+        ----------
+        structures : iterable of ase.Atoms
+            The known structures, also a generator.
+        descriptor : Descriptor
+            How environments are described.
+        sources : iterable of str, optional
+            One distinct identifier per structure; default ``info["identifier"]``, else ``structure-<number>``.
+        selection : {None, "farthest", "random"}
+            How a species with more than `max_environments` is thinned: by farthest-point sampling or at random. The
+            origins of environments that are dropped are not kept.
+        max_environments : int, optional
+            Largest number of environments per species, after merging.
+        duplicate_tolerance : float
+            L2 distance of normalised vectors up to which environments are merged, greedily in order.
+        reach_quantile : float
+            Quantile of the leave-one-source-out distances that becomes `reach`.
+        dtype : {"float32", "float64"}
+            How vectors are stored. A float32 vector is off by about 3e-8.
+        seed : int
+            Seed of the random thinning and of the sample for the calibration.
+        batch_size : int
+            Structures that are described at once.
+        progress : bool
+            Show a progress bar.
+        metadata : mapping, optional
+            JSON-able values to keep with the database.
+
+        Raises
+        ------
+        LosikoError
+            For a bad structure (the error names its source), no structures, identifiers that are not distinct, or
+            settings that are not allowed.
+        """
+        check_selection(selection, max_environments)
+        if dtype not in ("float32", "float64"):
+            raise LosikoError(f"dtype {dtype!r}: a database is stored as 'float32' or 'float64'")
+        if not 0.0 <= reach_quantile <= 1.0:
+            raise LosikoError(f"reach_quantile={reach_quantile}: expected a number from 0 to 1, such as 0.95")
+        if batch_size < 1:
+            raise LosikoError(f"batch_size={batch_size}: expected at least 1 structure")
+        try:
+            kept = to_jsonable(dict(metadata or {}))
+        except TypeError as exc:
+            raise LosikoError(f"metadata cannot be kept: it holds {exc}; use JSON values only") from exc
+        blocks, names, distances = build_blocks(
+            named_structures(structures, sources, progress),
+            descriptor,
+            selection=selection,
+            max_environments=max_environments,
+            duplicate_tolerance=duplicate_tolerance,
+            dtype=dtype,
+            seed=seed,
+            batch_size=batch_size,
+        )
+        if not names:
+            raise LosikoError("no structures were given: a database needs at least one")
+        tensors = _encode_sources(names)
+        for symbol, block in blocks.items():
+            tensors[f"vectors/{symbol}"] = torch.from_numpy(block.vectors)
+            tensors[f"origin_offsets/{symbol}"] = torch.from_numpy(block.offsets)
+            tensors[f"origin_source/{symbol}"] = torch.from_numpy(block.source)
+            tensors[f"origin_atom/{symbol}"] = torch.from_numpy(block.atom)
+        header = {
+            "descriptor": to_jsonable(descriptor.parameters),
+            "settings": {
+                "selection": selection,
+                "max_environments": max_environments,
+                "duplicate_tolerance": float(duplicate_tolerance),
+                "reach_quantile": float(reach_quantile),
+                "dtype": dtype,
+                "seed": int(seed),
+            },
+            "metadata": kept,
+            "min_distances": distances,
+            "blocks": list(blocks),
+        }
+        return cls(Tensors(tensors), header, descriptor=descriptor, sources=names)
+
+    # What it holds
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """The descriptor of the environments."""
+        if self._descriptor is None:
+            from aiida_losiko.core.descriptors import make_descriptor
+
+            self._descriptor = make_descriptor(self._parameters)
+        return self._descriptor
+
+    @property
+    def species(self) -> tuple[str, ...]:
+        """The elements that the descriptor knows; those with environments are the keys of `n_environments`."""
+        return tuple(self._parameters["species"])
+
+    @property
+    def sources(self) -> list[str]:
+        """Identifiers of the structures."""
+        if self._sources is None:
+            offsets = self._tensors["source_offsets"].tolist()
+            text = self._tensors["source_bytes"].numpy().tobytes()
+            self._sources = [text[a:b].decode() for a, b in itertools.pairwise(offsets)]
+        return self._sources
+
+    def __len__(self) -> int:
+        """Return the number of environments of all species."""
+        return sum(self.n_environments.values())
+
+    def __repr__(self) -> str:
+        """Tell the number of environments per species."""
+        counts = ", ".join(f"{symbol}: {count}" for symbol, count in self.n_environments.items())
+        return f"<EnvironmentDatabase {counts}>"
+
+    def vectors(self, symbol: str) -> torch.Tensor:
+        """Return the normalised vectors of a species, shape (N, D); not to be written to."""
+        return self._tensors[f"vectors/{self._known(symbol)}"]
+
+    def counts(self, symbol: str) -> NDArray[np.int64]:
+        """Return how many atoms each environment of a species stands for, shape (N,)."""
+        return np.diff(self._origins_of(symbol)[0])
+
+    def origins(self, symbol: str, index: int) -> list[tuple[str, int]]:
+        """Tell which atoms an environment comes from.
+
+        Returns
+        -------
+        list of (str, int)
+            Identifier of the structure and number of the atom; the first is the one whose vector is stored.
+
+        Raises
+        ------
+        LosikoError
+            For a species or an index that the database does not have.
+        """
+        n = self.n_environments[self._known(symbol)]
+        if not 0 <= index < n:
+            raise LosikoError(f"environment {index} of {symbol}: the database has the numbers 0 to {n - 1}")
+        offsets, source, atom = self._origins_of(symbol)
+        part = slice(int(offsets[index]), int(offsets[index + 1]))
+        return [(self.sources[s], int(a)) for s, a in zip(source[part], atom[part], strict=True)]
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the database is, as JSON-able values; vectors and origins are not read."""
+        from aiida_losiko import __version__
+
+        return {
+            "format": FORMAT,
+            "version": __version__,
+            "descriptor": to_jsonable(self._parameters),
+            "settings": dict(self.settings),
+            "n_sources": self._tensors.shape("source_offsets")[0] - 1,
+            "n_environments": dict(self.n_environments),
+            "n_atoms": {s: self._tensors.shape(f"origin_source/{s}")[0] for s in self.n_environments},
+            "reach": dict(self.reach),
+            "min_distances": dict(self.min_distances),
+            "metadata": dict(self.metadata),
+        }
+
+    def _known(self, symbol: str) -> str:
+        if symbol not in self.n_environments:
+            raise LosikoError(
+                f"species {symbol} has no environments in the database, which holds "
+                f"{', '.join(self.n_environments)}: build it from structures with {symbol}"
+            )
+        return symbol
+
+    def _origins_of(self, symbol: str) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+        self._known(symbol)
+        names = ("origin_offsets", "origin_source", "origin_atom")
+        offsets, source, atom = (self._tensors[f"{name}/{symbol}"].numpy() for name in names)
+        return offsets, source, atom
+
+    # Matching
+
+    def searcher(self, symbol: str, device: torch.device | str = "cpu") -> NearestEnvironments:
+        """Return the exact search among the environments of a species on a device; it is made once and kept."""
+        key = (self._known(symbol), str(torch.device(device)))
+        if key not in self._searchers:
+            self._searchers[key] = NearestEnvironments(self.vectors(symbol).to(device))
+        return self._searchers[key]
+
+    @overload
+    def match(self, vectors: torch.Tensor, symbol: str, k: int = 1) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+    @overload
+    def match(
+        self, vectors: NDArray[np.floating], symbol: str, k: int = 1
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]: ...
+
+    def match(self, vectors: torch.Tensor | NDArray[np.floating], symbol: str, k: int = 1) -> tuple[Any, Any]:
+        """Find the k nearest environments with the same central species, exactly.
+
+        Parameters
+        ----------
+        vectors : Tensor or ndarray, shape (M, D)
+            Vectors of atoms, raw or normalised; for a tensor the search runs where the tensor is.
+        symbol : str
+            Central species.
+        k : int
+            Number of environments per vector.
+
+        Returns
+        -------
+        distances : Tensor or ndarray (as the input), shape (M, k), float64
+            L2 norms of the differences of normalised vectors (Eq. 7), ascending.
+        indices : Tensor or ndarray, shape (M, k), int64
+            Numbers of the environments; equal distances in order of number.
+
+        Raises
+        ------
+        LosikoError
+            For a species that the database does not hold, vectors that are zero, not finite or of the wrong length, or
+            k outside 1..N.
+        """
+        given = torch.from_numpy(np.asarray(vectors)) if isinstance(vectors, np.ndarray) else vectors
+        searcher = self.searcher(symbol, given.device)
+        given = given.detach().double()
+        norms = torch.linalg.vector_norm(given, dim=-1, keepdim=True)
+        if bool((norms == 0).any()):
+            raise LosikoError("a vector of zeros cannot be matched: the atom has an empty environment, check r_cut")
+        distances, indices = searcher.search(given / norms, k)
+        if isinstance(vectors, np.ndarray):
+            return distances.numpy(), indices.numpy()
+        return distances, indices
+
+    # Calibration
+
+    @property
+    def reach(self) -> dict[str, float | None]:
+        """How far the database can tell, per species.
+
+        A distance to the nearest environment above this value is larger than what the database's own environments have
+        when the structures that they come from are left out (`reach_quantile` of them). None where fewer than two
+        sources hold the species. After `without` it is worked out anew when it is asked for.
+        """
+        if self._reach is None:
+            self._reach = {symbol: self._calibrate(symbol) for symbol in self.n_environments}
+        return self._reach
+
+    def leave_one_out(self, symbol: str) -> NDArray[np.float64]:
+        """Distance of each environment to the nearest one that another source has, too; shape (N,).
+
+        An environment that several sources share has the distance 0. NaN marks environments that were not looked at (of
+        large blocks a sample is) and species of a single source.
+        """
+        self._known(symbol)
+        self.reach  # noqa: B018 (works the distances out)
+        return self._tensors[f"loo_distance/{symbol}"].numpy()
+
+    def _calibrate(self, symbol: str) -> float | None:
+        offsets, source, _ = self._origins_of(symbol)
+        n = len(offsets) - 1
+        group = np.minimum.reduceat(source, offsets[:-1]).astype(np.int64)
+        group[group != np.maximum.reduceat(source, offsets[:-1])] = -1
+        result = np.full(n, np.nan)
+        if len(np.unique(source)) > 1:
+            picked = np.arange(n)
+            if n > _CALIBRATE_ALL:
+                rng = np.random.default_rng(self.settings["seed"])
+                picked = np.sort(rng.choice(n, _CALIBRATE_SAMPLE, replace=False))
+            result[picked[group[picked] < 0]] = 0.0
+            picked = picked[group[picked] >= 0]
+            groups = torch.from_numpy(group)
+            exclude = (groups, groups[picked])
+            distances, _ = self.searcher(symbol).search(self.vectors(symbol)[picked], 1, exclude=exclude)
+            result[picked] = distances[:, 0].numpy()
+        self._tensors = Tensors({**self._tensors, f"loo_distance/{symbol}": torch.from_numpy(result)})
+        known = result[~np.isnan(result)]
+        return float(np.quantile(known, self.settings["reach_quantile"])) if len(known) else None
+
+    # Other databases and files
+
+    def without(self, sources: Iterable[str]) -> EnvironmentDatabase:
+        """Return the database that is left when some structures are taken out.
+
+        Environments that came from these structures only are gone; merged ones keep their vector and other origins.
+        `min_distances` stay those of all structures.
+
+        Raises
+        ------
+        LosikoError
+            For an identifier that the database does not have, or when nothing would be left.
+        """
+        gone = [sources] if isinstance(sources, str) else list(sources)
+        number = {name: i for i, name in enumerate(self.sources)}
+        for name in gone:
+            if name not in number:
+                close = difflib.get_close_matches(name, self.sources, n=3)
+                hint = f"did you mean {', '.join(close)}" if close else f"it has for example {self.sources[0]}"
+                raise LosikoError(f"source {name!r} is not among the {len(number)} of the database: {hint}?")
+        stays = np.ones(len(number), dtype=bool)
+        stays[[number[name] for name in gone]] = False
+        names = [name for name, kept in zip(self.sources, stays, strict=True) if kept]
+        renumbered = (np.cumsum(stays) - 1).astype(np.int32)
+        tensors = _encode_sources(names)
+        blocks = []
+        for symbol in self.n_environments:
+            offsets, source, atom = self._origins_of(symbol)
+            left = stays[source]
+            counts = np.add.reduceat(left.astype(np.int64), offsets[:-1])
+            kept = np.flatnonzero(counts)
+            if not len(kept):
+                continue
+            blocks.append(symbol)
+            vectors = self.vectors(symbol)
+            tensors[f"vectors/{symbol}"] = vectors if len(kept) == len(vectors) else vectors[torch.from_numpy(kept)]
+            new_offsets = np.concatenate([[0], np.cumsum(counts[kept])]).astype(np.int64)
+            tensors[f"origin_offsets/{symbol}"] = torch.from_numpy(new_offsets)
+            tensors[f"origin_source/{symbol}"] = torch.from_numpy(renumbered[source[left]])
+            tensors[f"origin_atom/{symbol}"] = torch.from_numpy(atom[left])
+        if not blocks:
+            raise LosikoError(f"without these {len(gone)} sources the database would be empty: leave some of them in")
+        header = {**self._header(), "blocks": blocks}
+        return EnvironmentDatabase(Tensors(tensors), header, descriptor=self._descriptor, sources=names)
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "descriptor": self._parameters,
+            "settings": self.settings,
+            "metadata": self.metadata,
+            "min_distances": self.min_distances,
+            "blocks": list(self.n_environments),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the database as one file (format losiko-environments/1); equal databases give equal bytes.
+
+        Raises
+        ------
+        LosikoError
+            The file cannot be written, `metadata` has no JSON form, or the file that this database was loaded from was
+            altered.
+        """
+        from aiida_losiko import __version__
+
+        reach = self.reach  # may add tensors
+        write_tensors(path, self._tensors, {**self._header(), "reach": reach, "package_version": __version__})
+
+    @classmethod
+    def load(
+        cls, path: str | Path, verify: bool = False, *, descriptor: Descriptor | None = None
+    ) -> EnvironmentDatabase:
+        """Open a database file, memory-mapped.
+
+        Header and size are checked at once, the checksum of each tensor when it is first used.
+
+        Parameters
+        ----------
+        path : str or Path
+            A file that `save` wrote.
+        verify : bool
+            Check all of the file at once.
+        descriptor : Descriptor, optional
+            The descriptor, where `make_descriptor` does not know it; it has to have the parameters of the database.
+
+        Raises
+        ------
+        LosikoError
+            The file is missing, of another kind or version, truncated or altered, or the descriptor is another one.
+        """
+        header, tensors = open_tensors(path)
+        if descriptor is not None and to_jsonable(descriptor.parameters) != header["descriptor"]:
+            raise LosikoError(
+                f"{path} is a database of other descriptor settings: it has {header['descriptor']}, given are "
+                f"{descriptor.parameters}"
+            )
+        database = cls(tensors, header, descriptor=descriptor)
+        if verify:
+            database.verify()
+        return database
+
+    def verify(self) -> None:
+        """Check all of the file that the database was loaded from; nothing happens for one that was built.
+
+        Raises
+        ------
+        LosikoError
+            Something in the file was altered.
+        """
+        if isinstance(self._tensors, MappedTensors):
+            for name in self._tensors:
+                self._tensors[name]
+
+
+def _encode_sources(names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Identifiers as one string of bytes and its offsets, which a large database need not decode to be opened."""
+    encoded = [name.encode() for name in names]
+    offsets = np.concatenate([[0], np.cumsum([len(name) for name in encoded])]).astype(np.int64)
+    text = np.frombuffer(b"".join(encoded), dtype=np.uint8).copy()
+    return {"source_bytes": torch.from_numpy(text), "source_offsets": torch.from_numpy(offsets)}
