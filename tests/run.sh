@@ -9,11 +9,6 @@ CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 prepare_environment "${LOSIKO_VENV:-$CHECKOUT/.venv}" tests
 cd "$CHECKOUT"
 
-# The tests make their own AiiDA profiles in temporary folders; this keeps them from anything that a person has.
-AIIDA_PATH=$(mktemp -d)
-trap 'rm -rf "$AIIDA_PATH"' EXIT
-export AIIDA_PATH
-unset AIIDA_PROFILE
 # Two workers with one thread each: many threads on small molecules only get in each other's way.
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 MPLBACKEND=Agg
 
