@@ -107,16 +107,11 @@ class SoapPowerSpectrum(Descriptor):
         key = (vectors.dtype, vectors.device)
         if key not in self._constants:
             self._constants[key] = RadialConstants.make(self._alphas, self._betas, self.sigma, *key)
-        n_species = len(present)
-        density = cast(
-            torch.Tensor,
-            _DensityCoefficients.apply(  # type: ignore[no-untyped-call]
-                vectors, inside, species_index, n_species, self._constants[key], self.weighting, self._harmonics
-            ),
-        )
         return cast(
             torch.Tensor,
-            _PowerSpectrum.apply(density, n_species, self.n_max, self.l_max),  # type: ignore[no-untyped-call]
+            _PowerSpectrum.apply(  # type: ignore[no-untyped-call]
+                vectors, inside, species_index, len(present), self._constants[key], self.weighting, self._harmonics
+            ),
         )
 
 
@@ -184,8 +179,8 @@ class RadialConstants:
         )
 
 
-class _DensityCoefficients(torch.autograd.Function):
-    """Coefficients c_nlm of the density around each centre, shape (n_centers, (l_max + 1)^2, n_species n_max)."""
+class _PowerSpectrum(torch.autograd.Function):
+    """From neighbour vectors to the power spectrum p = pi sqrt(8 / (2l + 1)) sum_m c c', in DScribe's order."""
 
     @staticmethod
     def forward(  # type: ignore[override]
@@ -200,6 +195,7 @@ class _DensityCoefficients(torch.autograd.Function):
     ) -> torch.Tensor:
         n_centers, n_neighbors, _ = vectors.shape
         l_max, n_max = constants.l_max, constants.n_max
+        width = n_species * n_max
         flat = vectors.reshape(-1, 3)
         squared = (flat * flat).sum(1)
         needs_gradient = ctx.needs_input_grad[0]
@@ -207,86 +203,74 @@ class _DensityCoefficients(torch.autograd.Function):
             angular, angular_gradient = harmonics.compute_with_gradients(flat)
         else:
             angular, angular_gradient = harmonics.compute(flat), None
+        angular = angular.view(n_centers, n_neighbors, -1)
         weight, weight_slope = weighting.evaluate(squared)
         weight = inside.reshape(-1) if weight is None else weight * inside.reshape(-1)
-        # (l, edge, n'), so that beta is one batched product
+        # (l, edge, n'), so that the orthonormalisation is one batched product.
         exponentials = torch.exp(-squared[:, None] * constants.exponents).view(-1, l_max + 1, n_max).transpose(0, 1)
         radial = torch.bmm(exponentials, constants.transform)
         one_hot = torch.nn.functional.one_hot(species_index.reshape(-1), n_species).to(weight.dtype)
-        selector = (one_hot * weight[:, None])[None, :, :, None]
-        blocks = (radial[:, :, None, :] * selector).view(l_max + 1, n_centers, n_neighbors, n_species * n_max)
-        angular = angular.view(n_centers, n_neighbors, -1)
-        density = angular.new_empty((n_centers, (l_max + 1) ** 2, n_species * n_max))
+        blocks = (radial[:, :, None, :] * (one_hot * weight[:, None])[None, :, :, None]).view(
+            l_max + 1, n_centers, n_neighbors, width
+        )
+        # Outputs of a batched product must be contiguous, or it falls back to one product at a time.
+        gram = flat.new_empty((l_max + 1, n_centers, width, width))
+        density = []
         for degree in range(l_max + 1):
-            m = slice(degree**2, (degree + 1) ** 2)
-            torch.bmm(angular[:, :, m].transpose(1, 2), blocks[degree], out=density[:, m])
+            part = torch.bmm(angular[:, :, _orders(degree)].transpose(1, 2), blocks[degree])
+            torch.bmm(part.transpose(1, 2), part, out=gram[degree])
+            density.append(part)
+        order, scale, *_ = _feature_order(n_species, n_max, l_max, flat.dtype, flat.device)
         if needs_gradient:
-            ctx.constants, ctx.n_species, ctx.inside = constants, n_species, inside
+            ctx.constants, ctx.n_species = constants, n_species
             ctx.save_for_backward(
-                flat, angular, angular_gradient, exponentials, radial, species_index, weight, weight_slope, blocks
+                flat,
+                inside,
+                species_index,
+                weight,
+                weight_slope,
+                angular,
+                angular_gradient,
+                exponentials,
+                radial,
+                blocks,
             )
-        return density
+            ctx.density = density
+        return gram.transpose(0, 1).reshape(n_centers, -1).index_select(1, order).mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        flat, angular, angular_gradient, exponentials, radial, species_index, weight, slope, blocks = ctx.saved_tensors
+        (flat, inside, species_index, weight, slope, angular, angular_gradient, exponentials, radial, blocks) = (
+            ctx.saved_tensors
+        )
         constants: RadialConstants = ctx.constants
-        (gradient,) = gradients
+        n_species: int = ctx.n_species
         n_centers, n_neighbors, _ = angular.shape
         l_max, n_max = constants.l_max, constants.n_max
-        to_angular = torch.empty_like(angular)
+        width = n_species * n_max
+        _, scale, mirror, twice = _feature_order(n_species, n_max, l_max, flat.dtype, flat.device)
+        gram_gradient = (gradients[0] * scale).index_select(1, mirror).mul_(twice).view(n_centers, -1, width, width)
+        to_angular = []
         to_radial = torch.empty_like(radial)
-        rows = torch.arange(n_centers * n_neighbors, device=flat.device)
-        chosen = species_index.reshape(-1)
-        for degree in range(l_max + 1):
-            m = slice(degree**2, (degree + 1) ** 2)
-            part = gradient[:, m]
-            torch.bmm(blocks[degree], part.transpose(1, 2), out=to_angular[:, :, m])
-            all_species = torch.bmm(angular[:, :, m], part).view(-1, ctx.n_species, n_max)
-            to_radial[degree] = all_species[rows, chosen] if ctx.n_species > 1 else all_species[:, 0]
-        # d/dR of exp(-a R^2) is -2 a R exp(-a R^2); the angular part knows its own gradient.
-        result = torch.einsum("em,ecm->ec", to_angular.view(len(flat), -1), angular_gradient)
-        to_exponentials = torch.bmm(to_radial, constants.transform.transpose(1, 2))
-        exponents = constants.exponents.view(l_max + 1, 1, n_max)
-        along = -2 * weight * (to_exponentials * exponentials * exponents).sum((0, 2))
+        chosen = torch.arange(len(flat), device=flat.device) * n_species + species_index.reshape(-1)
+        for degree, part in enumerate(ctx.density):
+            to_density = torch.bmm(part, gram_gradient[:, degree])
+            to_angular.append(torch.bmm(blocks[degree], to_density.transpose(1, 2)))
+            of_all_species = torch.bmm(angular[:, :, _orders(degree)], to_density).view(-1, n_max)
+            to_radial[degree] = of_all_species.index_select(0, chosen)
+        # The solid harmonics know their gradient; d/dR of exp(-a R^2) is -2 a R exp(-a R^2), along the vector.
+        result = torch.bmm(angular_gradient, torch.cat(to_angular, 2).view(len(flat), -1, 1))[:, :, 0]
+        to_exponentials = torch.bmm(to_radial, constants.transform.transpose(1, 2)).mul_(exponentials)
+        along = -2 * weight * torch.einsum("len,ln->e", to_exponentials, constants.exponents.view(l_max + 1, n_max))
         if slope is not None:
-            along = along + slope * ctx.inside.reshape(-1) * (to_radial * radial).sum((0, 2))
-        result = result + along[:, None] * flat
+            along = along + slope * inside.reshape(-1) * (to_radial * radial).sum((0, 2))
+        result = torch.addcmul(result, along[:, None], flat)
         return (result.view(n_centers, n_neighbors, 3), None, None, None, None, None, None)
 
 
-class _PowerSpectrum(torch.autograd.Function):
-    """Power spectrum p = pi sqrt(8 / (2l + 1)) sum_m c c' of density coefficients, in DScribe's order."""
-
-    @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, density: torch.Tensor, n_species: int, n_max: int, l_max: int
-    ) -> torch.Tensor:
-        order, scale = _feature_order(n_species, n_max, l_max, density.dtype, density.device)
-        width = n_species * n_max
-        gram = density.new_empty((len(density), l_max + 1, width, width))
-        for degree in range(l_max + 1):
-            part = density[:, degree**2 : (degree + 1) ** 2]
-            torch.bmm(part.transpose(1, 2), part, out=gram[:, degree])
-        ctx.save_for_backward(density)
-        ctx.sizes = (n_species, n_max, l_max)
-        return gram.view(len(density), -1)[:, order] * scale
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (density,) = ctx.saved_tensors
-        n_species, n_max, l_max = ctx.sizes
-        order, scale = _feature_order(n_species, n_max, l_max, density.dtype, density.device)
-        width = n_species * n_max
-        full = density.new_zeros((len(density), (l_max + 1) * width * width))
-        full[:, order] = gradients[0] * scale
-        full = full.view(-1, l_max + 1, width, width)
-        full = full + full.transpose(2, 3)
-        result = torch.empty_like(density)
-        for degree in range(l_max + 1):
-            m = slice(degree**2, (degree + 1) ** 2)
-            torch.bmm(density[:, m], full[:, degree], out=result[:, m])
-        return result, None, None, None
+def _orders(degree: int) -> slice:
+    """Where the 2l + 1 harmonics of a degree stand."""
+    return slice(degree**2, (degree + 1) ** 2)
 
 
 def _n_features(n_species: int, n_max: int, l_max: int) -> int:
@@ -311,13 +295,30 @@ def _feature_table(n_species: int, n_max: int, l_max: int) -> NDArray[np.int64]:
 @lru_cache(maxsize=64)
 def _feature_order(
     n_species: int, n_max: int, l_max: int, dtype: torch.dtype, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where each feature stands in the flattened Gram matrices (l, Z1 n, Z2 n'), and its factor."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """How the features stand in the flattened Gram matrices (l, Z1 n, Z2 n'), which are symmetric.
+
+    Returns
+    -------
+    order, scale : Tensor, shape (n_features,)
+        Where each feature stands, and its factor.
+    mirror, twice : Tensor, shape ((l_max + 1) (n_species n_max)^2,)
+        Which feature each entry of the matrices holds, and the factor two of the diagonal in the derivative.
+    """
     a, b, degree, n, m = _feature_table(n_species, n_max, l_max).T
     width = n_species * n_max
-    order = degree * width * width + (a * n_max + n) * width + b * n_max + m
+    row, column = a * n_max + n, b * n_max + m
+    order = (degree * width + row) * width + column
     scale = np.pi * np.sqrt(8.0 / (2 * degree + 1))
-    return torch.as_tensor(order, device=device), torch.as_tensor(scale, dtype=dtype, device=device)
+    mirror = np.empty((l_max + 1, width, width), dtype=np.int64)
+    mirror[degree, row, column] = mirror[degree, column, row] = np.arange(len(order))
+    twice = np.broadcast_to(1 + np.eye(width), mirror.shape)
+    return (
+        torch.as_tensor(order, device=device),
+        torch.as_tensor(scale, dtype=dtype, device=device),
+        torch.as_tensor(mirror.ravel(), device=device),
+        torch.as_tensor(twice.ravel(), dtype=dtype, device=device),
+    )
 
 
 @lru_cache(maxsize=256)

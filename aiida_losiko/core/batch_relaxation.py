@@ -1,0 +1,278 @@
+"""Relaxation of a batch of structures with a batched optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from aiida_losiko.core.degrees_of_freedom import DegreesOfFreedom
+from aiida_losiko.core.neighbors import StructureBatch
+from aiida_losiko.core.objective import Evaluation, LocalSimilarityObjective
+from aiida_losiko.core.optimizers import NoiseSchedule, make_optimizer, resolve_optimizer
+from aiida_losiko.core.results import Relaxation
+from aiida_losiko.core.run import Run, StepReport
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+# Steps in a row whose loss change must be below the tolerance: one alone may be a cautious step of the line search.
+QUIET_STEPS = 2
+# The batch is cut down to what is left when less than this part of it is still running.
+COMPACTION = 0.75
+
+
+@dataclass
+class Preparation:
+    """A batch, its objective and its degrees of freedom, as a relaxation starts with them."""
+
+    batch: StructureBatch
+    objective: LocalSimilarityObjective
+    dof: DegreesOfFreedom
+    free: torch.Tensor
+
+    @classmethod
+    def of(cls, run: Run, structures: list[Atoms], weights: list[NDArray[np.float64]]) -> Preparation:
+        """Prepare structures with their weights c_i."""
+        settings = run.settings
+        dtype = getattr(torch, settings.dtype)
+        batch = StructureBatch.from_atoms(structures, dtype, settings.device)
+        free = torch.as_tensor(np.concatenate([free_atoms(atoms) for atoms in structures]), device=settings.device)
+        objective = LocalSimilarityObjective(
+            batch,
+            run.database,
+            weights=torch.as_tensor(np.concatenate(weights), dtype=dtype, device=settings.device),
+            kernel=settings.kernel,
+            kernel_degree=settings.kernel_degree,
+            free=free,
+        )
+        return cls(batch, objective, DegreesOfFreedom(batch, settings.relax_cell), free)
+
+
+def free_atoms(atoms: Atoms) -> NDArray[np.bool_]:
+    """Atoms that no `FixAtoms` constraint holds, shape (n_atoms,)."""
+    from ase.constraints import FixAtoms
+
+    free = np.ones(len(atoms), dtype=bool)
+    for constraint in atoms.constraints:
+        if isinstance(constraint, FixAtoms):
+            free[constraint.index] = False
+    return free
+
+
+def relax_batch(
+    run: Run,
+    structures: list[Atoms],
+    numbers: list[int],
+    weights: list[NDArray[np.float64]],
+    on_done: Callable[[int], Any],
+) -> list[Relaxation]:
+    """Relax structures together; `on_done` is told how many more are finished."""
+    return _BatchRelaxation(run, structures, numbers, weights).work(on_done)
+
+
+class _BatchRelaxation:
+    """The state of a batch between evaluations; tensors hold the structures that are still in the batch."""
+
+    def __init__(
+        self, run: Run, structures: list[Atoms], numbers: list[int], weights: list[NDArray[np.float64]]
+    ) -> None:
+        self.run, self.settings = run, run.settings
+        self.structures, self.numbers = structures, numbers
+        self.prepared = Preparation.of(run, structures, weights)
+        self.noise = NoiseSchedule(self.settings.noise_variance, self.settings.noise_decay)
+        self.generators = [torch.Generator().manual_seed(_seed(self.settings.seed, number)) for number in numbers]
+        self.results = [Relaxation(atoms=atoms) for atoms in structures]
+        n = len(structures)
+        device = self.prepared.batch.positions.device
+        self.members = np.arange(n)
+        self.running = torch.ones(n, dtype=torch.bool, device=device)
+        self.steps = torch.zeros(n, dtype=torch.int64, device=device)
+        self.quiet = torch.zeros(n, dtype=torch.int64, device=device)
+        self.previous = torch.full((n,), torch.inf, dtype=self.prepared.batch.positions.dtype, device=device)
+        self.best_loss = self.previous.clone()
+        self.evaluations = 0
+        self.optimizer = make_optimizer(
+            resolve_optimizer(self.settings.optimizer),
+            self.prepared.dof.structure_index,
+            n,
+            max_step_length=self.settings.max_step_length,
+        )
+
+    def work(self, on_done: Callable[[int], Any]) -> list[Relaxation]:
+        """Evaluate and step until every structure is finished."""
+        rows = self.prepared.dof.start(self.prepared.batch.positions)
+        while len(self.members):
+            positions, cells = self.prepared.dof.unpack(rows)
+            evaluation = self.prepared.objective.evaluate(positions, cells)
+            gradient = self.prepared.dof.gradient(rows, evaluation)
+            self.evaluations += 1
+            next_rows = self.optimizer.propose(rows, evaluation.loss, gradient)
+            self._record(positions, cells, evaluation)
+            finished = self._judge()
+            if finished:
+                on_done(finished)
+            next_rows = self._add_noise(next_rows)
+            rows = self._compact(next_rows)
+        return self.results
+
+    def _record(self, positions: torch.Tensor, cells: torch.Tensor, evaluation: Evaluation) -> None:
+        """Keep the structures of the lowest loss, count steps, tell the callback."""
+        accepted = self.optimizer.accepted & self.running
+        better = self.running & (evaluation.loss < self.best_loss)
+        if self.evaluations == 1:
+            self.best = _Snapshot.of(positions, cells, evaluation)
+            self.best_loss = evaluation.loss.clone()
+            for member, loss in zip(self.members, evaluation.loss.tolist(), strict=True):
+                self.results[member].initial_loss = loss
+        elif bool(better.any()):
+            self.best.replace(better, self.prepared.batch.structure_index, positions, cells, evaluation)
+            self.best_loss = torch.where(better, evaluation.loss, self.best_loss)
+        change = (self.previous - evaluation.loss).abs()
+        small = accepted & (change <= self.settings.loss_tolerance)
+        self.quiet = torch.where(accepted, torch.where(small, self.quiet + 1, 0), self.quiet)
+        self.previous = torch.where(accepted, evaluation.loss, self.previous)
+        if self.evaluations > 1:
+            self.steps += accepted
+        losses = evaluation.loss.tolist()
+        for k in torch.nonzero(accepted)[:, 0].tolist():
+            self.results[self.members[k]].loss_history.append(losses[k])
+        for k in torch.nonzero(self.running)[:, 0].tolist():
+            self.results[self.members[k]].evaluations += 1
+        if self.run.callback is not None and bool(accepted.any()):
+            self._report(accepted, positions, cells, losses)
+
+    def _report(self, accepted: torch.Tensor, positions: torch.Tensor, cells: torch.Tensor, losses: list[float]) -> None:
+        assert self.run.callback is not None
+        index = self.prepared.batch.structure_index
+        chosen = torch.nonzero(accepted)[:, 0].tolist()
+        self.run.callback(
+            StepReport(
+                evaluation=self.evaluations,
+                numbers=np.array([self.numbers[self.members[k]] for k in chosen]),
+                steps=self.steps[accepted].cpu().numpy(),
+                loss=np.array([losses[k] for k in chosen]),
+                positions=[positions[index == k].detach().double().cpu().numpy() for k in chosen],
+                cells=cells[accepted].detach().double().cpu().numpy(),
+            )
+        )
+
+    def _judge(self) -> int:
+        """Finish the structures that have converged or may not go on; returns how many."""
+        settings = self.settings
+        row_norm = torch.linalg.vector_norm(self.optimizer.gradient, dim=1)
+        largest = torch.zeros_like(self.previous).scatter_reduce_(
+            0, self.optimizer.structure_index, row_norm, "amax", include_self=True
+        )
+        quiet = self.quiet >= QUIET_STEPS
+        # Noise is still to come: nothing has converged before it is over.
+        settled = self.steps >= self.noise.n_iterations
+        converged = settled & (quiet | (largest <= settings.fmax)) & self.optimizer.accepted
+        verdicts = [
+            ("converged", converged),
+            ("max_steps", self.steps >= settings.max_steps),
+            ("stalled", self.optimizer.stalled & settled),
+        ]
+        reason = self.run.stop_reason()
+        if reason is not None:
+            verdicts.append((reason, torch.ones_like(self.running)))
+        finished = 0
+        for status, mask in verdicts:
+            for k in torch.nonzero(mask & self.running)[:, 0].tolist():
+                self._finish(k, status)
+                self.running[k] = False
+                finished += 1
+        return finished
+
+    def _finish(self, k: int, status: str) -> None:
+        member = self.members[k]
+        result = self.results[member]
+        result.status, result.converged = status, status == "converged"
+        result.loss, result.steps = float(self.best_loss[k]), int(self.steps[k])
+        atoms = self.prepared.batch.structure_index == k
+        best = self.best
+        self.results[member] = self.run.finish(
+            self.structures[member],
+            best.positions[atoms].double().cpu().numpy(),
+            best.cells[k].double().cpu().numpy(),
+            best.distance[atoms].double().cpu().numpy(),
+            best.environment[atoms].cpu().numpy(),
+            result,
+        )
+
+    def _add_noise(self, rows: torch.Tensor) -> torch.Tensor:
+        """Displace the atoms of structures that stepped, as Eq. 9 says, and let the optimiser start anew there."""
+        if not self.noise.variance:
+            return rows
+        noisy = self.optimizer.accepted & self.running & (self.steps < self.noise.n_iterations)
+        index = self.prepared.batch.structure_index
+        rows = rows.clone()
+        for k in torch.nonzero(noisy)[:, 0].tolist():
+            atoms = torch.nonzero((index == k) & self.prepared.free)[:, 0]
+            generator = self.generators[self.members[k]]
+            sample = self.noise.sample((len(atoms), 3), int(self.steps[k]), generator, dtype=rows.dtype)
+            rows[atoms] += sample.to(rows.device)
+        if bool(noisy.any()):
+            self.optimizer.forget(noisy)
+        return rows
+
+    def _compact(self, rows: torch.Tensor) -> torch.Tensor:
+        """Leave finished structures out once there are enough of them."""
+        n_running = int(self.running.sum())
+        if n_running == len(self.members) or n_running > COMPACTION * len(self.members):
+            return rows
+        keep, atoms = self.running, self.running[self.prepared.batch.structure_index]
+        rows = rows[keep[self.prepared.dof.structure_index]]
+        self.members = self.members[keep.cpu().numpy()]
+        if not n_running:
+            return rows
+        self.optimizer.keep(keep)
+        prepared = self.prepared
+        prepared.objective.keep(keep)
+        prepared.batch = prepared.objective.batch
+        prepared.dof = prepared.dof.keep(keep, prepared.batch)
+        prepared.free = prepared.free[atoms]
+        self.best = self.best.keep(keep, atoms)
+        self.steps, self.quiet, self.previous = self.steps[keep], self.quiet[keep], self.previous[keep]
+        self.best_loss, self.running = self.best_loss[keep], self.running[keep]
+        return rows
+
+
+@dataclass
+class _Snapshot:
+    """Positions, cells and matches of a batch at one time for each structure."""
+
+    positions: torch.Tensor
+    cells: torch.Tensor
+    distance: torch.Tensor
+    environment: torch.Tensor
+
+    @classmethod
+    def of(cls, positions: torch.Tensor, cells: torch.Tensor, evaluation: Evaluation) -> _Snapshot:
+        return cls(positions.clone(), cells.clone(), evaluation.distance.clone(), evaluation.environment.clone())
+
+    def replace(
+        self,
+        structures: torch.Tensor,
+        structure_index: torch.Tensor,
+        positions: torch.Tensor,
+        cells: torch.Tensor,
+        evaluation: Evaluation,
+    ) -> None:
+        atoms = structures[structure_index]
+        self.positions = torch.where(atoms[:, None], positions, self.positions)
+        self.cells = torch.where(structures[:, None, None], cells, self.cells)
+        self.distance = torch.where(atoms, evaluation.distance, self.distance)
+        self.environment = torch.where(atoms, evaluation.environment, self.environment)
+
+    def keep(self, structures: torch.Tensor, atoms: torch.Tensor) -> _Snapshot:
+        return _Snapshot(self.positions[atoms], self.cells[structures], self.distance[atoms], self.environment[atoms])
+
+
+def _seed(seed: int, number: int) -> int:
+    """A seed for one structure, so that its noise does not depend on the others."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,96 @@
+"""The loss as an ASE calculator, so that ASE's optimisers, filters, constraints and dynamics work on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from aiida_losiko.core.environments import EnvironmentDatabase
+from aiida_losiko.core.neighbors import StructureBatch
+from aiida_losiko.core.objective import LocalSimilarityObjective
+from aiida_losiko.core.structure_check import check_structure
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+class LosikoCalculator(Calculator):  # type: ignore[misc]
+    """ASE calculator whose energy is the loss of Eq. 8.
+
+    The energy has no unit; the forces are -d loss / d r in 1/Angstrom, the stress is d loss / d strain over the volume
+    in 1/Angstrom^3. `results` also has `distances` and `environments`: how far the environment of each atom is from
+    its match, and which one that is.
+
+    Parameters
+    ----------
+    database : EnvironmentDatabase
+        What is known.
+    kernel, kernel_degree
+        As in `RelaxSettings`.
+    weights : dict, optional
+        The c_i by species; others count one.
+    device : str
+        As torch names it.
+
+    Examples
+    --------
+    >>> atoms.calc = LosikoCalculator(database)  # doctest: +SKIP
+    >>> BFGS(atoms).run(fmax=1e-3)  # doctest: +SKIP
+    """
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
+
+    def __init__(
+        self,
+        database: EnvironmentDatabase,
+        kernel: str = "distance",
+        kernel_degree: float = 2,
+        weights: dict[str, float] | None = None,
+        device: str = "cpu",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.database = database
+        self._kernel, self._kernel_degree = kernel, kernel_degree
+        self._weights = dict(weights or {})
+        self._device = device
+        self._objective: LocalSimilarityObjective | None = None
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        """Evaluate loss and gradients; all properties come at once."""
+        super().calculate(atoms, properties or ["energy"], system_changes)
+        if self._objective is None or {"numbers", "pbc"} & set(system_changes):
+            check_structure(self.atoms, self.database.species)
+            self._objective = self._make_objective()
+        batch = StructureBatch.from_atoms([self.atoms], device=self._device)
+        evaluation = self._objective.evaluate(batch.positions, batch.cells)
+        self.results = {
+            "energy": float(evaluation.loss[0]),
+            "free_energy": float(evaluation.loss[0]),
+            "energies": evaluation.atom_loss.cpu().numpy(),
+            "forces": -evaluation.gradient.cpu().numpy(),
+            "distances": evaluation.distance.cpu().numpy(),
+            "environments": evaluation.environment.cpu().numpy(),
+        }
+        if self.atoms.cell.rank == 3 and self.atoms.pbc.any():
+            stress = evaluation.strain_gradient[0].cpu().numpy() / self.atoms.get_volume()
+            self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
+
+    def _make_objective(self) -> LocalSimilarityObjective:
+        batch = StructureBatch.from_atoms([self.atoms], device=self._device)
+        weights = torch.tensor([float(self._weights.get(symbol, 1.0)) for symbol in self.atoms.symbols])
+        return LocalSimilarityObjective(
+            batch,
+            self.database,
+            weights=weights.to(batch.positions),
+            kernel=self._kernel,
+            kernel_degree=self._kernel_degree,
+        )

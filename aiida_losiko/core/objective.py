@@ -1,0 +1,221 @@
+"""The loss of LOSIKO and its gradients, for many structures at once.
+
+For every atom i the normalised feature vector p_i is compared with its target t_i, the nearest environment of the same
+central species in the database. The loss of a structure is sum_i c_i D_i with the squared L2 distance
+D_i = |p_i - t_i|^2 (Eq. 7, 8), or sum_i c_i (1 - (p_i . t_i)^d) with the polynomial kernel (Eq. 2, 6), which is least
+where the similarity is largest. Targets are looked up anew at every evaluation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from aiida_losiko.core.descriptors.base import Descriptor, species_positions
+from aiida_losiko.core.environments import EnvironmentDatabase
+from aiida_losiko.core.errors import LosikoError
+from aiida_losiko.core.matching import TrackedNearest
+from aiida_losiko.core.neighbors import NeighborTable, StructureBatch, scatter_to_atoms
+
+KERNELS = ("distance", "polynomial")
+# Centres that are worked on together: large enough to hide the cost of calls, small enough to stay in the cache.
+CENTERS_PER_CHUNK = 96
+
+
+@dataclass
+class Evaluation:
+    """Loss and gradients of a batch at one set of positions and cells.
+
+    Attributes
+    ----------
+    loss : Tensor, shape (n_structures,)
+    gradient : Tensor, shape (n_atoms, 3)
+        Derivatives in the positions, in 1 / Angstrom; zero for frozen atoms.
+    strain_gradient : Tensor, shape (n_structures, 3, 3)
+        Derivatives in the strain e of r -> (1 + e) r, at zero strain.
+    atom_loss : Tensor, shape (n_atoms,)
+        What each atom adds to the loss.
+    distance : Tensor, shape (n_atoms,)
+        L2 distance |p_i - t_i| to the matched environment.
+    environment : Tensor of int64, shape (n_atoms,)
+        Its index among the environments of the species.
+    """
+
+    loss: torch.Tensor
+    gradient: torch.Tensor
+    strain_gradient: torch.Tensor
+    atom_loss: torch.Tensor
+    distance: torch.Tensor
+    environment: torch.Tensor
+
+
+class _SpeciesGroup:
+    """The atoms of one element in a chunk, with their targets."""
+
+    def __init__(self, atoms: torch.Tensor, tracker: TrackedNearest) -> None:
+        self.atoms = atoms
+        self.tracker = tracker
+        self._matched: torch.Tensor | None = None
+        self._targets: torch.Tensor | None = None
+
+    def match(self, unit: torch.Tensor, columns: torch.Tensor | None, n_features: int) -> torch.Tensor:
+        """Find the targets of unit vectors given in the columns that can differ from zero; returns them likewise."""
+        queries = unit
+        if columns is not None:
+            queries = unit.new_zeros((len(unit), n_features)).index_copy_(1, columns, unit)
+        indices = self.tracker.update(queries)
+        if self._targets is None or self._matched is None or not torch.equal(indices, self._matched):
+            targets = self.tracker.targets()
+            targets = targets if columns is None else targets.index_select(1, columns)
+            self._targets = targets.to(unit.dtype)
+            self._matched = indices.clone()
+        return self._targets
+
+
+class _Chunk:
+    """Neighbouring atoms of a batch, small enough for the cache."""
+
+    def __init__(self, start: int, stop: int, batch: StructureBatch, database: EnvironmentDatabase) -> None:
+        self.rows = slice(start, stop)
+        self.descriptor: Descriptor = database.descriptor
+        self._database = database
+        self._numbers = batch.numbers
+        numbers = batch.numbers[self.rows]
+        self.groups = [
+            _SpeciesGroup(torch.nonzero(numbers == z)[:, 0], TrackedNearest(database.searcher(symbol, batch.positions.device)))
+            for z, symbol in zip(self.descriptor.numbers, self.descriptor.species, strict=True)
+            if bool((numbers == z).any())
+        ]
+
+    def set_neighbors(self, table: NeighborTable) -> None:
+        """Take note of the elements among the neighbours, after the table changed."""
+        neighbors = self._numbers[table.index[self.rows]]
+        self.present = self.descriptor.check_species(neighbors.unique().tolist())
+        self.species_index = species_positions(self.present, neighbors)
+        columns = self.descriptor.columns(self.present)
+        self.columns = None if columns is None else torch.as_tensor(columns, device=neighbors.device)
+        for group in self.groups:
+            group._targets = None
+
+
+class LocalSimilarityObjective:
+    """Loss and gradients of a batch of structures against a database.
+
+    Parameters
+    ----------
+    batch : StructureBatch
+        The structures; `evaluate` is given their positions and cells.
+    database : EnvironmentDatabase
+        Where the targets come from; it must hold every element of the batch.
+    weights : Tensor, shape (n_atoms,), optional
+        The c_i of Eq. 2 and 8; one by default.
+    kernel : str
+        `distance` (Eq. 7, 8) or `polynomial` (Eq. 2, 6).
+    kernel_degree : float
+        Degree d of the polynomial kernel.
+    free : Tensor of bool, shape (n_atoms,), optional
+        Atoms that may move; the gradient of the others is zero.
+    """
+
+    def __init__(
+        self,
+        batch: StructureBatch,
+        database: EnvironmentDatabase,
+        weights: torch.Tensor | None = None,
+        kernel: str = "distance",
+        kernel_degree: float = 2,
+        free: torch.Tensor | None = None,
+    ) -> None:
+        if kernel not in KERNELS:
+            raise LosikoError(f"kernel {kernel!r} does not exist; choose one of: {', '.join(KERNELS)}")
+        database.descriptor.check_species(batch.numbers.unique().tolist())
+        self.batch = batch
+        self.database = database
+        self.kernel = kernel
+        self.kernel_degree = kernel_degree
+        self._weights = torch.ones_like(batch.positions[:, 0]) if weights is None else weights
+        self._free = free
+        self._table = NeighborTable(database.descriptor.cutoff)
+        self._chunks = self._cut()
+
+    def _cut(self) -> list[_Chunk]:
+        n_atoms = len(self.batch.numbers)
+        n_chunks = max(1, round(n_atoms / CENTERS_PER_CHUNK))
+        edges = [n_atoms * k // n_chunks for k in range(n_chunks + 1)]
+        return [_Chunk(a, b, self.batch, self.database) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+
+    def keep(self, structures: torch.Tensor) -> None:
+        """Go on with those structures for which the mask, shape (n_structures,), is true."""
+        atoms = structures[self.batch.structure_index]
+        self.batch = self.batch.keep(structures)
+        self._weights = self._weights[atoms]
+        if self._free is not None:
+            self._free = self._free[atoms]
+        self._table = NeighborTable(self._table.cutoff, self._table.skin)
+        self._chunks = self._cut()
+
+    def evaluate(self, positions: torch.Tensor, cells: torch.Tensor | None = None) -> Evaluation:
+        """Loss and gradients at `positions` (n_atoms, 3) and `cells` (n_structures, 3, 3), in Angstrom."""
+        batch = self.batch
+        batch.positions = positions
+        if cells is not None:
+            batch.cells = cells
+        if self._table.update(batch):
+            for chunk in self._chunks:
+                chunk.set_neighbors(self._table)
+        vectors, inside = self._table.vectors(batch)
+        vector_gradient = torch.empty_like(vectors)
+        atom_loss = torch.empty_like(positions[:, 0])
+        distance = torch.empty_like(atom_loss)
+        environment = torch.empty_like(batch.numbers)
+        for chunk in self._chunks:
+            rows = chunk.rows
+            atom_loss[rows], distance[rows], environment[rows], vector_gradient[rows] = self._evaluate_chunk(
+                chunk, vectors[rows], inside[rows]
+            )
+        n_structures = batch.n_structures
+        loss = atom_loss.new_zeros(n_structures).index_add_(0, batch.structure_index, atom_loss)
+        virial = torch.einsum("aki,akj->aij", vector_gradient, vectors)
+        strain_gradient = virial.new_zeros((n_structures, 3, 3)).index_add_(0, batch.structure_index, virial)
+        gradient = scatter_to_atoms(self._table, vector_gradient)
+        if self._free is not None:
+            gradient = gradient * self._free[:, None]
+        return Evaluation(loss, gradient, strain_gradient, atom_loss, distance, environment)
+
+    def _evaluate_chunk(
+        self, chunk: _Chunk, vectors: torch.Tensor, inside: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Loss, distance and match of each atom of a chunk, and the gradient in the vectors to its neighbours."""
+        vectors = vectors.detach().requires_grad_()
+        features = chunk.descriptor.features_of(vectors, inside, chunk.species_index, chunk.present)
+        with torch.no_grad():
+            # An atom without neighbours has no features when its own weight w0 is zero.
+            norm = torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp_min(1e-30)
+            unit = features / norm
+            distance = torch.empty_like(norm[:, 0])
+            cosine = torch.empty_like(norm)
+            environment = torch.empty_like(chunk.species_index[:, 0])
+            pull = torch.empty_like(unit)
+            for group in chunk.groups:
+                atoms = group.atoms
+                own = unit if len(chunk.groups) == 1 else unit.index_select(0, atoms)
+                targets = group.match(own, chunk.columns, chunk.descriptor.n_features)
+                cosine[atoms] = torch.linalg.vecdot(own, targets)[:, None]
+                distance[atoms] = group.tracker.distances.to(distance.dtype)
+                environment[atoms] = group.tracker.indices
+                pull[atoms] = targets
+            weights = self._weights[chunk.rows]
+            if self.kernel == "distance":
+                atom_loss = weights * distance**2
+                slope = 2 * weights
+            else:
+                degree = self.kernel_degree
+                similarity = cosine[:, 0].clamp(min=0)
+                # 1 - cos = D / 2 for unit vectors keeps the digits that 1 - cos^d would lose near one.
+                atom_loss = -weights * torch.expm1(degree * torch.log1p(-0.5 * distance**2).clamp(min=-1e3))
+                slope = weights * degree * similarity ** (degree - 1)
+            # d/dp of -slope (p / |p|) . t, of which both losses are made
+            feature_gradient = (cosine * unit - pull) * (slope[:, None] / norm)
+        (gradient,) = torch.autograd.grad(features, vectors, feature_gradient)
+        return atom_loss, distance, environment, gradient

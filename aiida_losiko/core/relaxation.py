@@ -1,0 +1,172 @@
+"""Relaxation of many structures against a database: the entry point of the method."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from aiida_losiko.core.batch_relaxation import relax_batch
+from aiida_losiko.core.environments import EnvironmentDatabase
+from aiida_losiko.core.errors import LosikoError
+from aiida_losiko.core.optimizers import is_batched
+from aiida_losiko.core.results import Relaxation
+from aiida_losiko.core.run import Run, StepReport
+from aiida_losiko.core.scipy_relaxation import relax_one_with_scipy
+from aiida_losiko.core.settings import RelaxSettings
+from aiida_losiko.core.structure_check import check_structure
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+Weights = Mapping[str, float] | Iterable[Any] | None
+
+
+def relax(
+    structures: Atoms | Iterable[Atoms],
+    database: EnvironmentDatabase,
+    *,
+    settings: RelaxSettings | None = None,
+    weights: Weights = None,
+    callback: Callable[[StepReport], None] | None = None,
+    progress: bool = False,
+    max_seconds: float | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    **overrides: Any,
+) -> list[Relaxation]:
+    """Move atoms until each environment is as similar as possible to one of the database (Eq. 8).
+
+    Parameters
+    ----------
+    structures : Atoms or iterable of Atoms
+        Where to start; they are not changed. Atoms under a `FixAtoms` constraint stay where they are.
+    database : EnvironmentDatabase
+        What is known.
+    settings : RelaxSettings, optional
+        How to relax; single settings can be given as keywords instead, or on top.
+    weights : mapping or sequence, optional
+        The c_i of Eq. 8: by species (`{"H": 2.0}`, others count one), or one array for each structure.
+    callback : callable, optional
+        Called with a `StepReport` at the start and after each step.
+    progress : bool
+        Whether to show a progress bar on the standard error stream.
+    max_seconds : float, optional
+        Wall time after which the structures that are not done come back as they are, with status `max_seconds`.
+    should_stop : callable, optional
+        Asked before each evaluation; when it returns true the rest comes back with status `interrupted`.
+
+    Returns
+    -------
+    list of Relaxation
+        One for each structure, in order. A structure that cannot be done (an element that the database lacks, NaN,
+        coincident atoms, a flat cell) has the status `error` and says why; the others are done.
+
+    Raises
+    ------
+    LosikoError
+        For settings or weights that are not allowed.
+
+    Examples
+    --------
+    >>> results = relax(starts, database, max_steps=200)  # doctest: +SKIP
+    >>> [(r.loss, r.converged, r.n_out_of_reach) for r in results]  # doctest: +SKIP
+    """
+    chosen = _settings(settings, overrides)
+    atoms_list = _as_list(structures)
+    all_weights = _weights(weights, atoms_list)
+    results: list[Relaxation | None] = [None] * len(atoms_list)
+    valid = []
+    for number, atoms in enumerate(atoms_list):
+        try:
+            check_structure(atoms, database.species)
+        except LosikoError as error:
+            results[number] = Relaxation(atoms=atoms.copy(), status="error", error=str(error))
+        else:
+            valid.append(number)
+    # Structures of like size share a batch, so that little of it is padding.
+    valid.sort(key=lambda number: len(atoms_list[number]))
+    deadline = None if max_seconds is None else time.monotonic() + max_seconds
+    run = Run(chosen, database, callback, deadline, should_stop)
+    batched = is_batched(chosen.optimizer)
+    size = chosen.batch_size if batched else 1
+    with _bar(progress, len(valid)) as bar:
+        for first in range(0, len(valid), size):
+            numbers = valid[first : first + size]
+            batch = [atoms_list[number] for number in numbers]
+            started = time.monotonic()
+            engine = relax_batch if batched else relax_one_with_scipy
+            done = engine(run, batch, numbers, [all_weights[number] for number in numbers], bar.update)
+            seconds = (time.monotonic() - started) / len(numbers)
+            for number, result in zip(numbers, done, strict=True):
+                result.seconds = seconds
+                results[number] = result
+    return [result for result in results if result is not None]
+
+
+def _settings(settings: RelaxSettings | None, overrides: Mapping[str, Any]) -> RelaxSettings:
+    """Settings with single ones replaced, and with a device that is there."""
+    base = (settings or RelaxSettings()).to_dict()
+    chosen = RelaxSettings.from_dict({**base, **overrides}) if overrides else settings or RelaxSettings()
+    if chosen.device.startswith("cuda") and not torch.cuda.is_available():
+        raise LosikoError(f"device={chosen.device!r} is not there: torch finds no CUDA device; use device='cpu'")
+    if chosen.noise_variance and not is_batched(chosen.optimizer):
+        raise LosikoError(
+            f"noise_variance={chosen.noise_variance} cannot be used with the optimizer {chosen.optimizer}; "
+            "choose lbfgs or fire, or set it to 0"
+        )
+    try:
+        torch.device(chosen.device)
+    except RuntimeError:
+        raise LosikoError(f"device={chosen.device!r} does not exist; choose cpu or cuda") from None
+    # Copied, so that the settings of a run cannot change under it.
+    return dataclasses.replace(chosen)
+
+
+def _as_list(structures: Atoms | Iterable[Atoms]) -> list[Atoms]:
+    from ase import Atoms
+
+    return [structures] if isinstance(structures, Atoms) else list(structures)
+
+
+def _weights(weights: Weights, structures: list[Atoms]) -> list[NDArray[np.float64]]:
+    """The c_i of every structure as arrays of shape (n_atoms,)."""
+    if weights is None or isinstance(weights, Mapping):
+        by_species = dict(weights or {})
+        arrays = [np.array([float(by_species.get(s, 1.0)) for s in atoms.symbols]) for atoms in structures]
+    else:
+        arrays = [np.asarray(w, dtype=np.float64) for w in weights]
+        if len(arrays) != len(structures):
+            raise LosikoError(f"weights for {len(arrays)} structures were given; there are {len(structures)}")
+    for number, (array, atoms) in enumerate(zip(arrays, structures, strict=True)):
+        if array.shape != (len(atoms),) or not np.isfinite(array).all() or (array < 0).any():
+            raise LosikoError(
+                f"weights of structure {number} are not allowed; give {len(atoms)} numbers, zero or larger, "
+                "one for each atom"
+            )
+    return arrays
+
+
+class _NoBar:
+    """Stands in for a progress bar."""
+
+    def __enter__(self) -> _NoBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, n: int) -> None:
+        pass
+
+
+def _bar(progress: bool, total: int) -> Any:
+    if not progress:
+        return _NoBar()
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="structure", desc="relax")

@@ -1,0 +1,127 @@
+"""What all parts of one call of `relax` share, and what it tells while it runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ase.data import chemical_symbols, covalent_radii
+from numpy.typing import NDArray
+
+from aiida_losiko.core.environments import EnvironmentDatabase
+from aiida_losiko.core.neighbors import complete_cell
+from aiida_losiko.core.results import Matches, Relaxation
+from aiida_losiko.core.settings import RelaxSettings
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+# A pair closer than this part of the shortest one in the database (or of the sum of the covalent radii) is a collapse.
+COLLAPSE = 0.7
+# A volume that changed by more than this factor is an explosion (or its opposite).
+EXPLOSION = 3.0
+
+
+@dataclass
+class StepReport:
+    """State of the structures that are being relaxed together, after a step.
+
+    Attributes
+    ----------
+    evaluation : int
+        Number of evaluations so far, the one at the start being 1.
+    numbers : ndarray of int, shape (n,)
+        Positions of the structures in the list that `relax` was given.
+    steps : ndarray of int, shape (n,)
+        Steps that each has taken.
+    loss : ndarray, shape (n,)
+        Present loss of each.
+    positions : list of ndarray, shape (n_atoms, 3)
+        Present coordinates of each, in Angstrom.
+    cells : ndarray, shape (n, 3, 3)
+        Present lattice vectors as rows, in Angstrom.
+    """
+
+    evaluation: int
+    numbers: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    loss: NDArray[np.float64]
+    positions: list[NDArray[np.float64]]
+    cells: NDArray[np.float64]
+
+
+@dataclass
+class Run:
+    """Settings, database and limits of one call of `relax`."""
+
+    settings: RelaxSettings
+    database: EnvironmentDatabase
+    callback: Callable[[StepReport], None] | None = None
+    deadline: float | None = None
+    should_stop: Callable[[], bool] | None = None
+
+    def stop_reason(self) -> str | None:
+        """`interrupted` or `max_seconds` when it is time to stop."""
+        if self.should_stop is not None and self.should_stop():
+            return "interrupted"
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            return "max_seconds"
+        return None
+
+    def finish(
+        self,
+        start: Atoms,
+        positions: NDArray[np.float64],
+        cell: NDArray[np.float64],
+        distance: NDArray[np.float64],
+        environment: NDArray[np.int64],
+        result: Relaxation,
+    ) -> Relaxation:
+        """Fill in the relaxed structure, its matches and its flags; `result` has the rest."""
+        atoms = start.copy()
+        if not np.array_equal(cell, np.asarray(start.cell)):
+            atoms.set_cell(cell)
+        # Constraints are kept for whoever goes on with the structure, but must not filter what was found.
+        atoms.set_positions(positions, apply_constraint=False)
+        result.atoms = atoms
+        result.matches = Matches.of(list(atoms.symbols), distance, environment, self.database)
+        result.flags = structure_flags(atoms, start, self.database)
+        return result
+
+
+def structure_flags(atoms: Atoms, start: Atoms, database: EnvironmentDatabase) -> tuple[str, ...]:
+    """Warnings on a relaxed structure: `collapsed`, `exploded_cell`, `lost_atoms` (see `Relaxation.flags`)."""
+    from vesin import NeighborList
+
+    flags = []
+    finder = NeighborList(cutoff=database.descriptor.r_cut, full_list=True)
+    cell = complete_cell(np.asarray(atoms.cell), atoms.pbc)
+    i, j, distance = finder.compute(atoms.positions, cell, atoms.pbc, "ijd")
+    pairs = atoms.numbers[np.stack([i, j])]
+    if (distance < COLLAPSE * _shortest(pairs, database.min_distances)).any():
+        flags.append("collapsed")
+    if atoms.pbc.all():
+        ratio = atoms.cell.volume / start.cell.volume
+        if not 1 / EXPLOSION <= ratio <= EXPLOSION:
+            flags.append("exploded_cell")
+    if len(atoms) > 1 and len(np.unique(i)) < len(atoms):
+        flags.append("lost_atoms")
+    return tuple(flags)
+
+
+def _shortest(pairs: NDArray[np.int64], known: dict[str, float]) -> NDArray[np.float64]:
+    """Shortest sensible distance of each pair of atomic numbers, shape (2, n) to (n,)."""
+    result: NDArray[np.float64] = np.asarray(covalent_radii)[pairs].sum(0)
+    for key, value in known.items():
+        first, second = (chemical_symbols.index(symbol) for symbol in key.split("-"))
+        for a, b in ((first, second), (second, first)):
+            result[(pairs[0] == a) & (pairs[1] == b)] = value
+    return result
+
+
+def as_arrays(tensors: Sequence[object]) -> list[NDArray[np.float64]]:
+    """Tensors as float64 arrays on the host."""
+    return [t.detach().cpu().double().numpy() for t in tensors]  # type: ignore[attr-defined]

@@ -1,0 +1,106 @@
+"""Settings of a relaxation, checked when they are made."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from aiida_losiko.core.errors import LosikoError
+
+
+@dataclass(frozen=True)
+class RelaxSettings:
+    """How structures are relaxed.
+
+    Attributes
+    ----------
+    optimizer : str
+        `lbfgs` (batched, the default), `fire` (batched), or the name of a SciPy minimiser such as `Nelder-Mead`.
+    max_steps : int
+        Steps after which a structure is given back unconverged.
+    fmax : float
+        Converged when no gradient row of the loss is longer than this, in 1/Angstrom.
+    loss_tolerance : float
+        Converged when two steps in a row change the loss by less than this.
+    max_step_length : float
+        No atom moves further in one step, in Angstrom.
+    kernel : str
+        `distance` (Eq. 7, 8) or `polynomial` (Eq. 2, 6).
+    kernel_degree : float
+        Degree d of the polynomial kernel.
+    relax_cell : bool
+        Whether the lattice is relaxed with the positions, in its periodic directions.
+    noise_variance : float
+        sigma_0^2 of Eq. 9, in Angstrom^2; zero for none.
+    noise_decay : float
+        alpha of Eq. 9, per step.
+    seed : int
+        Seed of all randomness.
+    batch_size : int
+        Structures that are worked on together.
+    dtype : str
+        `float64` or `float32`.
+    device : str
+        Where the work is done, as torch names it: `cpu`, `cuda`.
+    """
+
+    optimizer: str = "lbfgs"
+    max_steps: int = 500
+    fmax: float = 1e-4
+    loss_tolerance: float = 1e-10
+    max_step_length: float = 0.1
+    kernel: str = "distance"
+    kernel_degree: float = 2.0
+    relax_cell: bool = False
+    noise_variance: float = 0.0
+    noise_decay: float = 0.0
+    seed: int = 0
+    batch_size: int = 64
+    dtype: str = "float64"
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        for name in ("max_steps", "seed", "batch_size"):
+            self._check(name, _is_whole(getattr(self, name)), "a whole number, zero or larger")
+        self._check("batch_size", self.batch_size >= 1, "1 or larger")
+        for name in ("fmax", "loss_tolerance", "noise_variance", "noise_decay"):
+            self._check(name, _is_real(getattr(self, name)) and getattr(self, name) >= 0, "a number, zero or larger")
+        for name in ("max_step_length", "kernel_degree"):
+            self._check(name, _is_real(getattr(self, name)) and getattr(self, name) > 0, "a positive number")
+        self._check("noise_decay", self.noise_decay > 0 or not self.noise_variance, "positive where there is noise")
+        self._check("relax_cell", isinstance(self.relax_cell, bool), "true or false")
+        self._check("dtype", self.dtype in ("float32", "float64"), "float32 or float64")
+        self._check("kernel", self.kernel in ("distance", "polynomial"), "distance or polynomial")
+        self._check("optimizer", isinstance(self.optimizer, str), "a name")
+        self._check("device", isinstance(self.device, str), "a name such as cpu or cuda")
+
+    def _check(self, name: str, allowed: bool, what: str) -> None:
+        if not allowed:
+            raise LosikoError(f"{name}={getattr(self, name)!r} is not allowed; it must be {what}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values by name."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RelaxSettings:
+        """Make settings of plain values; an unknown name is a `LosikoError`, a missing one takes its default."""
+        names = [field.name for field in fields(cls)]
+        for key in values:
+            if key not in names:
+                close = difflib.get_close_matches(str(key), names, 1)
+                hint = f", did you mean {close[0]!r}?" if close else ""
+                raise LosikoError(f"relax setting {key!r} does not exist{hint} (allowed: {', '.join(names)})")
+        return cls(**dict(values))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
