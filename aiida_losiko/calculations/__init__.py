@@ -1,0 +1,1 @@
+"""Calculation jobs that run the `losiko` program, and in `functions` calculation functions."""

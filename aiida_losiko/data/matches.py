@@ -12,7 +12,7 @@ name               shape, type       meaning
 ``out_of_reach``   (N,) int8         1: outside what the database knows, 0: inside, -1: not known
 ``sources``        (M,) unicode      identifiers of the source structures that occur
 ``identifiers``    (S,) unicode      identifiers of the relaxed structures
-``status``         (S,) unicode      `converged`, `max_steps`, `max_seconds`, `interrupted` or `error`
+``status``         (S,) unicode      `converged`, `max_steps`, `stalled`, `max_seconds`, `interrupted`, `error`
 ``converged``      (S,) bool         whether the relaxation converged
 ``loss``           (S,) float64      final loss (Eq. 8), NaN: none
 ``initial_loss``   (S,) float64      loss of the start
@@ -48,7 +48,7 @@ def matches_to_node(
     Parameters
     ----------
     relaxations
-        One `Relaxation.to_dict()` per structure, in order.
+        One `Relaxation.to_dict()` per structure, in order; of those with an error, `status` is enough.
     n_atoms
         Atoms of each structure; those of a structure without matches (it had an error) get NaN and -1.
     identifiers
@@ -97,10 +97,10 @@ def matches_to_node(
         "identifiers": np.array(list(identifiers), dtype=np.str_),
         "status": np.array([relaxation["status"] for relaxation in relaxations], dtype=np.str_),
         "converged": np.array([bool(relaxation["converged"]) for relaxation in relaxations]),
-        "loss": _floats([relaxation["loss"] for relaxation in relaxations]),
-        "initial_loss": _floats([relaxation["initial_loss"] for relaxation in relaxations]),
-        "steps": np.array([relaxation["steps"] for relaxation in relaxations], dtype=np.int64),
-        "evaluations": np.array([relaxation["evaluations"] for relaxation in relaxations], dtype=np.int64),
+        "loss": _floats([relaxation.get("loss") for relaxation in relaxations]),
+        "initial_loss": _floats([relaxation.get("initial_loss") for relaxation in relaxations]),
+        "steps": np.array([relaxation.get("steps", 0) for relaxation in relaxations], dtype=np.int64),
+        "evaluations": np.array([relaxation.get("evaluations", 0) for relaxation in relaxations], dtype=np.int64),
     }
     return ArrayData(arrays)
 
@@ -185,7 +185,7 @@ def summarise(relaxations: Sequence[Mapping[str, Any]], identifiers: Sequence[st
             errors[name] = str(relaxation["error"])
         reach = (relaxation.get("matches") or {}).get("out_of_reach", ())
         out_of_reach.append(sum(flag is True for flag in reach))
-    losses = _floats([relaxation["loss"] for relaxation in relaxations])
+    losses = _floats([relaxation.get("loss") for relaxation in relaxations])
     finite = losses[np.isfinite(losses)]
     report: dict[str, Any] = {
         "n_structures": len(relaxations),
@@ -196,12 +196,12 @@ def summarise(relaxations: Sequence[Mapping[str, Any]], identifiers: Sequence[st
         "mean_loss": float(finite.mean()) if finite.size else None,
         "max_loss": float(finite.max()) if finite.size else None,
         "n_out_of_reach": sum(out_of_reach),
-        "steps": sum(int(relaxation["steps"]) for relaxation in relaxations),
-        "evaluations": sum(int(relaxation["evaluations"]) for relaxation in relaxations),
+        "steps": sum(int(relaxation.get("steps", 0)) for relaxation in relaxations),
+        "evaluations": sum(int(relaxation.get("evaluations", 0)) for relaxation in relaxations),
     }
     if len(relaxations) <= MAX_LISTED:
         keys = ("status", "loss", "initial_loss", "steps", "evaluations")
-        lists = {key: [_plain(relaxation[key]) for relaxation in relaxations] for key in keys}
+        lists = {key: [_plain(relaxation.get(key)) for relaxation in relaxations] for key in keys}
         report["structures"] = {"identifier": list(identifiers), **lists, "n_out_of_reach": out_of_reach}
     return report
 

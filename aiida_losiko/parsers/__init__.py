@@ -1,0 +1,1 @@
+"""Parsers of the `losiko` jobs, one per calculation."""

@@ -1,0 +1,1 @@
+"""Work chains: building a database, relaxing with it."""

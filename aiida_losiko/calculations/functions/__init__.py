@@ -1,0 +1,1 @@
+"""Calculation functions: light work in the process itself, one per file."""

@@ -1,0 +1,158 @@
+"""Relaxing one structure or a whole set with the environments of a database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aiida import orm
+from aiida.common.datastructures import CalcInfo
+from aiida.common.folders import Folder
+from aiida.engine import CalcJobProcessSpec
+
+from aiida_losiko.calculations.common import (
+    DATABASE_FILE,
+    STRUCTURES_FILE,
+    LosikoCalculation,
+    options_of,
+    parameters_validator,
+)
+from aiida_losiko.core.errors import LosikoError
+from aiida_losiko.data import EnvironmentDatabaseData, StructureSetData, structure_to_atoms
+
+__all__ = ("RelaxCalculation", "validate_structures")
+
+SECTIONS = ("relax",)
+RELAXED_FILE = "relaxed.npz"
+REPORT_FILE = "report.json"
+
+#: Part of the wallclock time that the program may use; the rest is for writing and for the scheduler.
+WALLCLOCK_PART = 0.9
+
+
+def validate_structures(inputs: Mapping[str, Any] | None, ports: Any) -> str | None:
+    """Return what is wrong with `structure`, `structures` and `fixed_atoms` together, or None."""
+    if not inputs or any(name not in ports for name in ("structure", "structures", "fixed_atoms")):
+        # Exposed in a work chain that fills these ports itself.
+        return None
+    structure, structures, fixed = (inputs.get(name) for name in ("structure", "structures", "fixed_atoms"))
+    if (structure is None) == (structures is None):
+        return "give exactly one of `structure` (one StructureData) and `structures` (a StructureSetData)"
+    if fixed is not None and structure is None:
+        return "`fixed_atoms` goes with `structure`; in a set, give the structures a FixAtoms constraint instead"
+    if structure is not None:
+        try:
+            atoms = structure_to_atoms(structure, None if fixed is None else fixed.get_list())
+        except LosikoError as error:
+            return str(error)
+        database = inputs.get("database")
+        known = [symbol for symbol, count in database.n_environments.items() if count] if database is not None else None
+        unknown = sorted(set(atoms.get_chemical_symbols()) - set(known)) if known is not None else []
+        if unknown:
+            return (
+                f"the database has no environment of {unknown[0]}, only of {', '.join(known or ())}: use a database "
+                "that was built with structures that hold it"
+            )
+    return None
+
+
+class RelaxCalculation(LosikoCalculation):
+    """Move atoms until each environment looks like one in the database: `losiko relax`.
+
+    Whatever happened to some structures of a set, the last positions of all are given, with an exit status that says
+    what is not as asked for: out of time (400) before not converged (410) before single failures (420). A structure
+    that failed is in the set unchanged, with `losiko_status` "error" in its `info`.
+    """
+
+    @classmethod
+    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
+        """Define the ports."""
+        super().define(spec)
+        spec.input(
+            "structures", valid_type=StructureSetData, required=False, help="Structures to relax (or `structure`)."
+        )
+        spec.input("structure", valid_type=orm.StructureData, required=False, help="One structure to relax.")
+        spec.input(
+            "fixed_atoms",
+            valid_type=orm.List,
+            required=False,
+            help="Indices (from 0) of the atoms of `structure` that must not move. A set holds its own constraints.",
+        )
+        spec.input("database", valid_type=EnvironmentDatabaseData, help="The environments to steer towards.")
+        spec.input(
+            "parameters",
+            valid_type=orm.Dict,
+            required=False,
+            validator=parameters_validator(SECTIONS, lists=("exclude",)),
+            help="Keys, all optional: `protocol` (name, default: the one that the database was built with); `relax` "
+            "(what differs from the protocol: `max_steps`, `fmax` in loss/Angstrom, ...); `exclude` (identifiers of "
+            "sources that are left out of the database for this run).",
+        )
+        spec.inputs.validator = validate_structures
+        options_of(spec)["parser_name"].default = "losiko.relax"
+
+        spec.output("structures", valid_type=StructureSetData, required=False, help="Last structures, in order.")
+        spec.output("structure", valid_type=orm.StructureData, required=False, help="Last structure.")
+        spec.output(
+            "report",
+            valid_type=orm.Dict,
+            help="Counts per status, flags, errors, losses; per structure as well up to 1,000 structures.",
+        )
+        spec.output(
+            "matches",
+            valid_type=orm.ArrayData,
+            help="Per atom: distance to the matched environment, the source structure and atom it comes from, whether "
+            "it is out of reach; per structure: loss, steps, evaluations, status. See `aiida_losiko.data.matches`.",
+        )
+        spec.default_output_node = "report"
+        spec.exit_code(
+            400,
+            "ERROR_OUT_OF_TIME",
+            invalidates_cache=True,
+            message="{n_stopped} of {n_structures} structures were stopped by the time limit or a signal; the last "
+            "structures are given.",
+        )
+        spec.exit_code(
+            410,
+            "ERROR_NOT_CONVERGED",
+            message="{n_unconverged} of {n_structures} structures did not converge within max_steps, or no step "
+            "lowers their loss any more; the last structures are given.",
+        )
+        spec.exit_code(
+            420,
+            "ERROR_SOME_STRUCTURES_FAILED",
+            message="{n_failed} of {n_structures} structures failed and are given unchanged: {message}",
+        )
+
+    def prepare_for_submission(self, folder: Folder) -> CalcInfo:
+        """Write the input files and describe the job.
+
+        Parameters
+        ----------
+        folder
+            The sandbox of the job.
+        """
+        parameters: dict[str, Any] = self.inputs.parameters.get_dict() if "parameters" in self.inputs else {}
+        exclude = parameters.pop("exclude", [])
+        command = ["relax", STRUCTURES_FILE, "--database", DATABASE_FILE]
+        command += ["--output", RELAXED_FILE, "--report", REPORT_FILE]
+        wallclock = self.options.get("max_wallclock_seconds")
+        if wallclock:
+            command += ["--max-seconds", f"{WALLCLOCK_PART * wallclock:g}"]
+        for identifier in exclude:
+            command += ["--exclude", identifier]
+
+        database = self.inputs.database
+        copies = [(database.uuid, EnvironmentDatabaseData.FILENAME, DATABASE_FILE)]
+        if "structures" in self.inputs:
+            copies.append((self.inputs.structures.uuid, StructureSetData.FILENAME, STRUCTURES_FILE))
+        else:
+            self._write_structure(Path(folder.get_abs_path(STRUCTURES_FILE)))
+        return self._job(folder, command, parameters, copies, [RELAXED_FILE, REPORT_FILE])
+
+    def _write_structure(self, path: Path) -> None:
+        from aiida_losiko.core.structure_file import write_structures
+
+        fixed = self.inputs.fixed_atoms.get_list() if "fixed_atoms" in self.inputs else None
+        write_structures(path, [structure_to_atoms(self.inputs.structure, fixed)])

@@ -1,0 +1,162 @@
+"""Relaxing structures, going on where a job stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from aiida import orm
+from aiida.common import AttributeDict
+from aiida.engine import BaseRestartWorkChain, ExitCode, ProcessHandlerReport, process_handler, while_
+from aiida.engine.processes.builder import ProcessBuilder
+
+from aiida_losiko.calculations.relax import RelaxCalculation, validate_structures
+from aiida_losiko.core.errors import LosikoError
+from aiida_losiko.data import EnvironmentDatabaseData, StructureSetData
+from aiida_losiko.workflows.protocols import ProtocolMixin
+
+__all__ = ("RelaxWorkChain",)
+
+#: Inputs of the job that are inputs of the work chain itself, not of its namespace `relax`.
+OWN_INPUTS = ("structure", "structures", "fixed_atoms", "database")
+
+
+class RelaxWorkChain(ProtocolMixin, BaseRestartWorkChain):
+    """Relax one structure or a set; when a job ran out of steps or time, go on from its last structures.
+
+    A restart begins with the last structures of all of a set: order and identifiers stay, and converged structures are
+    recognised as such within a few steps. The matches and the report are those of the last job.
+    """
+
+    _process_class = RelaxCalculation
+    _protocol_file = "relax"
+
+    @classmethod
+    def define(cls, spec: Any) -> None:
+        """Define the ports and the outline."""
+        super().define(spec)
+        spec.expose_inputs(RelaxCalculation, namespace="relax", exclude=OWN_INPUTS)
+        spec.expose_inputs(RelaxCalculation, include=OWN_INPUTS)
+        spec.inputs.validator = validate_structures
+        spec.outline(
+            cls.setup,
+            while_(cls.should_run_process)(  # type: ignore[arg-type]
+                cls.run_process,  # type: ignore[arg-type]
+                cls.inspect_process,  # type: ignore[arg-type]
+            ),
+            cls.results,
+        )
+        spec.exit_code(
+            400,
+            "ERROR_OUT_OF_TIME",
+            message="The time of {iterations} jobs did not suffice; the last structures are given. Raise "
+            "max_wallclock_seconds or max_iterations.",
+        )
+        spec.exit_code(
+            410,
+            "ERROR_NOT_CONVERGED",
+            message="Not converged after {iterations} jobs; the last structures are given. {message}",
+        )
+        spec.exit_code(
+            420,
+            "ERROR_SOME_STRUCTURES_FAILED",
+            message="Some structures failed and are given unchanged, the others are done: {message}",
+        )
+        spec.expose_outputs(RelaxCalculation, include=("structure", "structures", "report", "matches"))
+
+    @classmethod
+    def get_builder_from_protocol(
+        cls,
+        code: orm.AbstractCode | str,
+        structures: StructureSetData | orm.StructureData,
+        database: EnvironmentDatabaseData,
+        protocol: str | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> ProcessBuilder:
+        """Return a builder with the inputs of a protocol.
+
+        Parameters
+        ----------
+        code
+            The `losiko` program, or its label (`losiko@localhost`).
+        structures
+            A set or one structure.
+        database
+            The environments to steer towards.
+        protocol
+            Name, see `get_available_protocols`; default: the one that the database was built with, else balanced.
+        overrides
+            Nested as the inputs: `{"relax": {"parameters": {"relax": {"max_steps": 100}}}, "max_iterations": 2}`.
+        options
+            For the scheduler: `{"resources": ..., "max_wallclock_seconds": ..., "queue_name": ...}`.
+
+        Returns
+        -------
+        ProcessBuilder
+
+        Raises
+        ------
+        LosikoError
+            For an unknown protocol or override, and for structures of another type.
+        """
+        if protocol is None and database.protocol in cls.get_available_protocols():
+            protocol = database.protocol
+        inputs = cls.get_protocol_inputs(protocol, overrides, options)
+        builder: Any = cls.get_builder()
+        if isinstance(structures, StructureSetData):
+            builder.structures = structures
+        elif isinstance(structures, orm.StructureData):
+            builder.structure = structures
+        else:
+            raise LosikoError(
+                f"structures is a {type(structures).__name__}: give a StructureSetData or a StructureData"
+            )
+        builder.database = database
+        builder.relax["code"] = orm.load_code(code) if isinstance(code, str) else code
+        builder.relax["parameters"] = orm.Dict(inputs["relax"]["parameters"])
+        builder.relax["metadata"] = inputs["relax"]["metadata"]
+        builder.max_iterations = orm.Int(inputs["max_iterations"])
+        builder.clean_workdir = orm.Bool(inputs["clean_workdir"])
+        return cast("ProcessBuilder", builder)
+
+    def setup(self) -> None:
+        """Prepare the inputs of the first job."""
+        super().setup()
+        self.ctx.inputs = AttributeDict(self.exposed_inputs(RelaxCalculation, "relax"))
+        for name in OWN_INPUTS:
+            if name in self.inputs:
+                self.ctx.inputs[name] = self.inputs[name]
+
+    @process_handler(priority=410, exit_codes=[RelaxCalculation.exit_codes.ERROR_OUT_OF_TIME])
+    def handle_out_of_time(self, node: orm.CalcJobNode) -> ProcessHandlerReport:
+        """Go on from the last structures, or give them when there were enough jobs."""
+        return self._restart_or_give_up(
+            node, self.exit_codes.ERROR_OUT_OF_TIME.format(iterations=self.ctx.iteration), worthwhile=True
+        )
+
+    @process_handler(priority=400, exit_codes=[RelaxCalculation.exit_codes.ERROR_NOT_CONVERGED])
+    def handle_not_converged(self, node: orm.CalcJobNode) -> ProcessHandlerReport:
+        """Go on from the last structures, or give them when there were enough jobs or more steps would not help."""
+        code = self.exit_codes.ERROR_NOT_CONVERGED
+        code = code.format(iterations=self.ctx.iteration, message=node.exit_message)
+        # Where no step lowers the loss, a new start from the same place ends there again.
+        worthwhile = "max_steps" in node.outputs.report["status"]
+        return self._restart_or_give_up(node, code, worthwhile)
+
+    @process_handler(priority=390, exit_codes=[RelaxCalculation.exit_codes.ERROR_SOME_STRUCTURES_FAILED])
+    def handle_some_failed(self, node: orm.CalcJobNode) -> ProcessHandlerReport:
+        """Give what there is: a structure that cannot be relaxed will not be relaxed by another job either."""
+        code = self.exit_codes.ERROR_SOME_STRUCTURES_FAILED.format(message=node.exit_message)
+        return self._restart_or_give_up(node, code, worthwhile=False)
+
+    def _restart_or_give_up(self, node: orm.CalcJobNode, code: ExitCode, worthwhile: bool) -> ProcessHandlerReport:
+        if worthwhile and self.ctx.iteration < self.inputs.max_iterations.value:
+            name = "structure" if "structure" in self.inputs else "structures"
+            self.ctx.inputs[name] = node.outputs[name]
+            self.report(f"RelaxCalculation<{node.pk}>: {node.exit_message} Restarting from there.")
+            return ProcessHandlerReport(do_break=True)
+        # The base class ends without outputs when the iterations are used up; here the last structures are given.
+        self.ctx.is_finished = True
+        self.results()
+        return ProcessHandlerReport(do_break=True, exit_code=code)
