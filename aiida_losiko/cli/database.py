@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aiida_losiko.cli.inputs import Entry, check_entries, read_entries
+from aiida_losiko.cli.inputs import Entry, check_entries, read_entries, structures_of
 from aiida_losiko.cli.options import (
     EXIT_SOME_FAILED,
     collect_parameters,
@@ -82,7 +82,7 @@ def build(
     _check_unique(usable)
     descriptor = make_descriptor({**chosen.descriptor, "species": wanted or _species_of(usable)})
     built = EnvironmentDatabase.build(
-        [entry.atoms for entry in usable],
+        structures_of(usable),
         descriptor,
         sources=[entry.label for entry in usable],
         **chosen.database,

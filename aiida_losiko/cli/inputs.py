@@ -125,3 +125,8 @@ def check_entries(entries: Sequence[Entry], species: Sequence[str] | None = None
     if not usable:
         raise LosikoError(f"none of the {len(entries)} structures can be used; nothing was written")
     return usable
+
+
+def structures_of(entries: Iterable[Entry]) -> list[Atoms]:
+    """Return the structures of the entries that have one."""
+    return [entry.atoms for entry in entries if entry.atoms is not None]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aiida_losiko.cli.inputs import Entry, check_entries, read_entries
+from aiida_losiko.cli.inputs import Entry, check_entries, read_entries, structures_of
 from aiida_losiko.cli.options import (
     EXIT_SOME_FAILED,
     Parameters,
@@ -26,7 +26,7 @@ from aiida_losiko.core.errors import LosikoError
 if TYPE_CHECKING:
     from aiida_losiko.core.environments import EnvironmentDatabase
     from aiida_losiko.core.protocols import Protocol
-    from aiida_losiko.core.relax import Relaxation
+    from aiida_losiko.core.results import Relaxation
 
 
 @click.command()
@@ -76,29 +76,31 @@ def relax(
 
     from aiida_losiko.cli import report as reporting
     from aiida_losiko.core.environments import EnvironmentDatabase
-    from aiida_losiko.core.relax import RelaxSettings
-    from aiida_losiko.core.relax import relax as relax_structures
+    from aiida_losiko.core.settings import RelaxSettings
+    from aiida_losiko.core.relaxation import relax as relax_structures
 
     database = EnvironmentDatabase.load(database_file)
     chosen = choose_protocol(parameters, database, database_file)
     relax_settings = RelaxSettings.from_dict(chosen.relax)
+    # With no structure it only judges the settings together: optimiser, device, noise.
+    relax_structures([], database, settings=relax_settings)
     if exclude:
         database = _leave_out(database, exclude)
     entries = read_entries(files)
     usable = check_entries(entries, [symbol for symbol, count in database.n_environments.items() if count])
     check_output_format(output, [reporting.annotated(entry, None) for entry in entries if entry.atoms is not None])
     if not quiet:
-        n_atoms = sum(len(entry.atoms) for entry in usable if entry.atoms is not None)
+        n_atoms = sum(map(len, structures_of(usable)))
         what = (
             f"{len(usable)} structures ({n_atoms} atoms)"
             if len(usable) != 1
             else f"{usable[0].label} ({n_atoms} atoms)"
         )
-        click.echo(f"Relaxing {what} with {relax_settings.optimizer}, protocol {chosen.name}", err=True)
+        click.echo(f"Relaxing {what} with {relax_settings.optimizer}, protocol {chosen.name}")
 
     with StopRequest() as stop:
         results = relax_structures(
-            [entry.atoms for entry in usable],
+            structures_of(usable),
             database,
             settings=relax_settings,
             progress=show_progress(quiet),

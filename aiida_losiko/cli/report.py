@@ -14,7 +14,7 @@ from aiida_losiko.cli.outputs import staged, to_json
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from aiida_losiko.core.relax import Relaxation
+    from aiida_losiko.core.results import Relaxation
 
 REPORT_FORMAT = "losiko-report/1"
 MAX_ROWS = 20
@@ -51,11 +51,13 @@ def annotated(entry: Entry, result: Relaxation | None) -> Atoms:
     atoms.positions = result.atoms.positions
     atoms.cell = result.atoms.cell
     atoms.info.update(
-        losiko_loss=float(result.loss),
         losiko_status=result.status,
         losiko_converged=bool(result.converged),
         losiko_out_of_reach=int(result.n_out_of_reach),
     )
+    # A structure that was not reached in time has no loss.
+    if np.isfinite(result.loss):
+        atoms.info["losiko_loss"] = float(result.loss)
     distance = np.full(len(atoms), np.nan) if result.matches is None else np.asarray(result.matches.distance, float)
     atoms.set_array("losiko_distance", distance, float, ())
     return atoms

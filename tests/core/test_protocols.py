@@ -46,7 +46,7 @@ def test_values_of_table_s1(name):
 def test_every_protocol_is_usable(name):
     """What a protocol says is accepted by the descriptor, the database and the optimiser that it is for."""
     from aiida_losiko.core.descriptors import make_descriptor
-    from aiida_losiko.core.relax import RelaxSettings
+    from aiida_losiko.core.settings import RelaxSettings
 
     protocol = load_protocol(name)
     make_descriptor({**protocol.descriptor, "species": ["H", "O"]})
@@ -58,7 +58,7 @@ def test_every_protocol_is_usable(name):
 
 def test_the_defaults_name_every_parameter_that_there_is():
     from aiida_losiko.core.environments import EnvironmentDatabase
-    from aiida_losiko.core.relax import RelaxSettings
+    from aiida_losiko.core.settings import RelaxSettings
 
     protocol = load_protocol("water")
     assert protocol.relax == RelaxSettings().to_dict()

@@ -1,0 +1,72 @@
+"""Signals sent to the real program: what there is is written, and the exit status says which signal it was."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from ase.build import molecule
+from ase.io import read, write
+
+
+@pytest.fixture
+def long_run(database, tmp_path):
+    """Start a relaxation that would take hours, and wait until it says that it relaxes."""
+    names = ["CH3CH2OH", "CH3OCH3", "CH3OH"]
+    structures = [molecule(name) for name in names]
+    for seed, atoms in enumerate(structures):
+        atoms.rattle(0.2, seed=seed)
+    write(tmp_path / "in.extxyz", structures)
+    command = [sys.executable, "-m", "aiida_losiko.cli.losiko", "relax", "in.extxyz", "--database", str(database)]
+    command += ["--output", "out.extxyz", "--report", "report.json"]
+    # Noise that hardly decays never converges.
+    for setting in ("noise_variance=0.01", "noise_decay=1e-9", "max_steps=100000000", "fmax=0.0", "loss_tolerance=0.0"):
+        command += ["--set", f"relax.{setting}"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    line = process.stdout.readline()
+    try:
+        assert line.startswith("Relaxing 3 structures"), line + process.stderr.read()
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_stops_at_the_next_step_and_writes_what_there_is(long_run, tmp_path, number, status):
+    time.sleep(2)
+    long_run.send_signal(number)
+    stdout, stderr = long_run.communicate(timeout=60)
+    assert long_run.returncode == status, stderr
+    assert "Stopping after this step" in stderr
+    assert "3 structures: 3 interrupted" in stdout
+    relaxed = read(tmp_path / "out.extxyz", ":")
+    starts = read(tmp_path / "in.extxyz", ":")
+    assert [atoms.info["losiko_status"] for atoms in relaxed] == ["interrupted"] * 3
+    assert max(np.abs(a.positions - b.positions).max() for a, b in zip(relaxed, starts, strict=True)) > 1e-3
+    document = json.loads((tmp_path / "report.json").read_text())
+    assert document["signal"] == number
+    assert [row["status"] for row in document["structures"]] == ["interrupted"] * 3
+    assert {path.name for path in tmp_path.iterdir()} == {"in.extxyz", "out.extxyz", "report.json"}
+
+
+def test_exit_statuses_of_the_real_program(database, tmp_path):
+    write(tmp_path / "good.xyz", molecule("H2O"))
+    (tmp_path / "empty.xyz").touch()
+
+    def status(*arguments):
+        command = [sys.executable, "-m", "aiida_losiko.cli.losiko", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stderr.count("\n")
+
+    relax = ["--database", str(database), "--output", "out.xyz", "--quiet"]
+    assert status("relax", "good.xyz", *relax) == (0, 0)
+    assert status("relax", "empty.xyz", *relax) == (1, 1)
+    assert status("relax", "good.xyz", "empty.xyz", *relax) == (3, 1)
+    assert status("relax", *relax)[0] == 2
