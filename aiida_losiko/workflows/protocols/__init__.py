@@ -6,14 +6,14 @@ has the same name and refers to it. What the files here add is what AiiDA needs 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 import yaml
 
 from aiida_losiko.core.errors import LosikoError
-from aiida_losiko.core.protocols import merge
+from aiida_losiko.core.protocols import DEFAULT_PROTOCOL, load_protocol, merge
 
 __all__ = ("ProtocolMixin",)
 
@@ -41,7 +41,7 @@ class ProtocolMixin:
         overrides: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Return the inputs of a protocol as plain values.
+        """Return the inputs of a protocol as plain values, all numbers of the method spelled out.
 
         Parameters
         ----------
@@ -67,7 +67,19 @@ class ProtocolMixin:
         inputs = merge(inputs, overrides or {})
         job = inputs[content["job"]]
         job["metadata"]["options"] = merge(job["metadata"]["options"], options or {})
+        job["parameters"] = cls._spell_out(job["parameters"], content["sections"])
         return inputs
+
+    @staticmethod
+    def _spell_out(parameters: Mapping[str, Any], sections: Sequence[str]) -> dict[str, Any]:
+        """Write the numbers behind the name of a core protocol into the parameters.
+
+        The name alone may stand for other numbers in another version of the package: the graph would not say what was
+        done, and a calculation with the old numbers would be taken from the cache for the new ones.
+        """
+        overrides = {key: parameters[key] for key in sections if key in parameters}
+        core = load_protocol(parameters.get("protocol", DEFAULT_PROTOCOL), overrides)
+        return {**parameters, "protocol": core.name, **{section: getattr(core, section) for section in sections}}
 
     @classmethod
     def _check(cls, overrides: Mapping[str, Any], inputs: Mapping[str, Any], path: str) -> None:
