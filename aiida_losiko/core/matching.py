@@ -13,7 +13,7 @@ import torch
 from aiida_losiko.core.errors import LosikoError
 
 _FAR = 1.0e30  # stands for "not to be found" in float32 products, where an infinity would breed NaN
-_PAIR_ELEMENTS = 1 << 20  # numbers per chunk of exact differences, about what a cache holds
+_PAIR_ELEMENTS = 1 << 17  # numbers per chunk of exact differences, what a cache holds (1 MB)
 _PRODUCT_ELEMENTS = 1 << 24  # numbers per chunk of lower bounds (64 MB)
 
 
@@ -79,6 +79,11 @@ def pair_distances(
     return result
 
 
+def _require_finite(numbers: torch.Tensor) -> None:
+    if not bool(torch.isfinite(numbers).all()):
+        raise LosikoError("queries hold NaN or infinite numbers: check the coordinates they were made from")
+
+
 class NearestEnvironments:
     """Exact nearest and k nearest among the vectors of one block.
 
@@ -116,7 +121,7 @@ class NearestEnvironments:
             width = 32 if n >= 4096 else 1
             rows = torch.zeros(math.ceil(n / width) * width, basis.shape[1] + 2, device=self.vectors.device)
             rows[n:, -1] = _FAR
-            chunk = max(1, 4 * _PAIR_ELEMENTS // dim)
+            chunk = max(1, 32 * _PAIR_ELEMENTS // dim)
             for start in range(0, n, chunk):
                 coordinates = self._coordinates(self.vectors[start : start + chunk], basis, mean)
                 rows[start : start + len(coordinates), :-1] = coordinates
@@ -181,8 +186,6 @@ class NearestEnvironments:
             raise LosikoError(f"queries of shape {tuple(queries.shape)}: expected (M, {dim}), as the database has")
         if not 1 <= k <= n:
             raise LosikoError(f"k={k} neighbours asked for: allowed are 1 to {n}, the number of environments")
-        if not bool(torch.isfinite(queries).all()):
-            raise LosikoError("queries hold NaN or infinite numbers: check the coordinates they were made from")
 
     def _search_chunk(
         self, queries: torch.Tensor, k: int, groups: tuple[torch.Tensor, torch.Tensor] | None
@@ -191,6 +194,7 @@ class NearestEnvironments:
         m, n = len(queries), len(self)
         coordinates = self._coordinates(queries, basis, mean)
         length = coordinates.square().sum(1)
+        _require_finite(length)
         # bounds[i, j] + length[i] is the squared lower bound; the length is left out so that one product does it all.
         left = torch.cat([-2.0 * coordinates, torch.ones_like(coordinates[:, :1])], dim=1).float()
         bounds = left @ rows.T
@@ -200,16 +204,19 @@ class NearestEnvironments:
         blocks = bounds.view(m, width, -1)
         lowest = blocks.amin(1) if width > 1 else bounds
         n_blocks = lowest.shape[1]
-        tried = min(k + 3, n_blocks) if n_blocks >= k else 0
         worst = torch.full((m,), _FAR, dtype=torch.float64, device=queries.device)
-        if tried:
-            values, picked = lowest.topk(tried, largest=False)
-            inner = blocks.gather(2, picked[:, None, :].expand(-1, width, -1)).argmin(1)
-            columns = inner * n_blocks + picked
-            who = torch.arange(m, device=queries.device).repeat_interleave(tried)
-            found = pair_distances(queries, self.vectors, who, columns.reshape(-1).clamp_max(n - 1)).view(m, tried)
+        known = None
+        if n_blocks >= k:
+            # The k blocks with the lowest bounds name k environments; the farthest of them limits what has to be seen.
+            values, picked = lowest.topk(k, largest=False)
+            columns = blocks.gather(2, picked[:, None, :].expand(-1, width, -1)).argmin(1) * n_blocks + picked
+            who = torch.arange(m, device=queries.device).repeat_interleave(k)
+            found = pair_distances(queries, self.vectors, who, columns.reshape(-1).clamp_max(n - 1)).view(m, k)
             found[values > _FAR / 2] = math.inf
-            worst = found.kthvalue(k, dim=1).values.square()
+            worst = found.amax(1).square()
+            bounds.scatter_(1, columns, _FAR)
+            real = found.reshape(-1) < math.inf
+            known = who[real], columns.reshape(-1)[real], found.reshape(-1)[real]
         # A product of n float32 terms errs by at most n * 2^-24 * |a| |b|, so this covers it twice, with the casts.
         margin = (rows.shape[1] + 12) * torch.finfo(torch.float32).eps * length.sqrt().clamp_min(largest).square()
         limit = (worst * (1.0 + 1.0e-12) - length + margin).clamp_max(_FAR / 2).float()
@@ -220,27 +227,29 @@ class NearestEnvironments:
             who, columns = who[inside], inner * n_blocks + block[inside]
         else:
             who, columns = (bounds <= limit[:, None]).nonzero(as_tuple=True)
-        return self._best(queries, who, columns, k)
-
-    def _best(
-        self, queries: torch.Tensor, who: torch.Tensor, columns: torch.Tensor, k: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute the distances of the pairs that are left and keep the k smallest of each query."""
-        m = len(queries)
         found = pair_distances(queries, self.vectors, who, columns)
-        order = columns.argsort(stable=True)
-        order = order[found[order].argsort(stable=True)]
-        order = order[who[order].argsort(stable=True)]
-        who, columns, found = who[order], columns[order], found[order]
-        counts = torch.bincount(who, minlength=m)
-        first = counts.cumsum(0) - counts
-        ranks = torch.arange(len(who), device=who.device) - first[who]
-        kept = ranks < k
-        distances = torch.full((m, k), math.inf, dtype=torch.float64, device=queries.device)
-        indices = torch.full((m, k), -1, dtype=torch.int64, device=queries.device)
-        distances[who[kept], ranks[kept]] = found[kept]
-        indices[who[kept], ranks[kept]] = columns[kept]
-        return distances, indices
+        if known is not None:
+            who, columns, found = (torch.cat(both) for both in zip(known, (who, columns, found), strict=True))
+        return _k_smallest(who, columns, found, m, k)
+
+
+def _k_smallest(
+    who: torch.Tensor, columns: torch.Tensor, found: torch.Tensor, m: int, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keep the k smallest distances of each of m queries, in order of distance, then index."""
+    order = columns.argsort(stable=True)
+    order = order[found[order].argsort(stable=True)]
+    order = order[who[order].argsort(stable=True)]
+    who, columns, found = who[order], columns[order], found[order]
+    counts = torch.bincount(who, minlength=m)
+    first = counts.cumsum(0) - counts
+    ranks = torch.arange(len(who), device=who.device) - first[who]
+    kept = ranks < k
+    distances = torch.full((m, k), math.inf, dtype=torch.float64, device=found.device)
+    indices = torch.full((m, k), -1, dtype=torch.int64, device=found.device)
+    distances[who[kept], ranks[kept]] = found[kept]
+    indices[who[kept], ranks[kept]] = columns[kept]
+    return distances, indices
 
 
 class _Memory(NamedTuple):
@@ -250,6 +259,8 @@ class _Memory(NamedTuple):
     candidates: torch.Tensor  # (M, c) the nearest environments then
     distances: torch.Tensor  # (M, c) and how far they were
     horizon: torch.Tensor  # (M,) no other environment was nearer than this
+    spread: torch.Tensor  # (M,) horizon less smallest distance, of the last search for all c candidates
+    age: torch.Tensor  # (M,) updates since the search
 
 
 class TrackedNearest:
@@ -338,7 +349,7 @@ class TrackedNearest:
         self.searcher._check(queries, 1)
         queries = queries.detach().double()
         if self._memory is None:
-            self._memory = self._full(queries)
+            self._memory = self._full(queries, self.n_candidates)
             self._set_winners(self._memory)
             return self.indices
         if len(queries) != len(self.indices):
@@ -351,19 +362,47 @@ class TrackedNearest:
     def _set_winners(self, memory: _Memory) -> None:
         self.indices, self.distances = memory.candidates[:, 0].clone(), memory.distances[:, 0].clone()
 
-    def _full(self, queries: torch.Tensor) -> _Memory:
-        """Search from scratch."""
+    def _full(self, queries: torch.Tensor, n_candidates: int) -> _Memory:
+        """Search from scratch; the places of candidates beyond `n_candidates` repeat the nearest."""
         self.n_searched += len(queries)
-        n, c = len(self.searcher), self.n_candidates
-        distances, indices = self.searcher.search(queries, min(c + 1, n))
-        horizon = distances[:, c] if n > c else torch.full_like(distances[:, 0], math.inf)
+        n = len(self.searcher)
+        distances, indices = self.searcher.search(queries, min(n_candidates + 1, n))
+        horizon = distances[:, n_candidates] if n > n_candidates else torch.full_like(distances[:, 0], math.inf)
+        slots = torch.arange(self.n_candidates, device=queries.device)
+        slots[n_candidates:] = 0
         # A copy of the queries: an optimiser may go on to write into its own tensor.
-        return _Memory(queries.clone(), indices[:, :c], distances[:, :c], horizon)
+        return _Memory(
+            reference=queries.clone(),
+            candidates=indices[:, slots],
+            distances=distances[:, slots],
+            horizon=horizon,
+            spread=horizon - distances[:, 0],
+            age=torch.zeros_like(horizon),
+        )
+
+    def _renew(self, queries: torch.Tensor, memory: _Memory, moved: torch.Tensor, lost: torch.Tensor) -> None:
+        """Search for the queries that left their horizon.
+
+        Where a query moves so far in each step that even all candidates would not outlast the next one, only the
+        nearest is looked for, which is several times cheaper.
+        """
+        hasty = 2.0 * moved[lost] > memory.spread[lost] * memory.age[lost]
+        for rows, n_candidates in ((lost[hasty], 1), (lost[~hasty], self.n_candidates)):
+            if not len(rows):
+                continue
+            fresh = self._full(queries[rows], n_candidates)
+            if n_candidates < self.n_candidates:
+                fresh = fresh._replace(spread=memory.spread[rows])
+            for old, new in zip(memory, fresh, strict=True):
+                old[rows] = new
+            self.indices[rows], self.distances[rows] = fresh.candidates[:, 0], fresh.distances[:, 0]
 
     def _follow(self, queries: torch.Tensor, memory: _Memory) -> None:
         vectors = self.searcher.vectors
-        moved = torch.linalg.vector_norm(queries - memory.reference, dim=1)
         everyone = torch.arange(len(queries), device=queries.device)
+        moved = pair_distances(queries, memory.reference, everyone, everyone)
+        _require_finite(moved)
+        memory.age.add_(1.0)
         best = pair_distances(queries, vectors, everyone, self.indices)
         slack = 1.0e-12 * (1.0 + moved + best)  # rounding of the three distances
         # A query that left its horizon is searched anyway, and its candidates need no look.
@@ -380,9 +419,6 @@ class TrackedNearest:
         least = table.amin(1)
         self.indices = names.masked_fill(table > least[:, None], len(vectors)).amin(1)
         self.distances = least
-        outside = (~inside).nonzero(as_tuple=True)[0]
-        if len(outside):
-            fresh = self._full(queries[outside])
-            for old, new in zip(memory, fresh, strict=True):
-                old[outside] = new
-            self.indices[outside], self.distances[outside] = fresh.candidates[:, 0], fresh.distances[:, 0]
+        lost = (~inside).nonzero(as_tuple=True)[0]
+        if len(lost):
+            self._renew(queries, memory, moved, lost)
