@@ -19,6 +19,7 @@ from aiida_losiko.core.optimizers import (
     optimizer_names,
     resolve_optimizer,
 )
+from aiida_losiko.core.optimizers.base import Segments
 
 BATCHED = ("lbfgs", "fire")
 
@@ -477,3 +478,12 @@ def test_noise_that_makes_no_sense(values):
     with pytest.raises(LosikoError) as caught:
         NoiseSchedule(**values)
     assert "\n" not in str(caught.value)
+
+
+def test_padded_sums_of_other_devices_are_the_same():
+    segments = Segments(torch.tensor([2, 0, 1, 0, 0, 2]), 3)
+    values = torch.randn((4, 3, 6), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    in_order = segments.sum(values)
+    segments._on_cpu = False
+    assert torch.allclose(segments.sum(values), in_order, rtol=0, atol=1e-14)
+    assert torch.allclose(in_order[:, 1], values[:, :, 2].sum(1), rtol=0, atol=1e-14)

@@ -59,9 +59,8 @@ class Segments:
     def longest_row(self, values: Tensor) -> Tensor:
         """Norm of the longest row of each structure: (K, 3, R) to (K, B)."""
         norms = torch.linalg.vector_norm(values, dim=1)
-        if self.n_structures == 1:
-            return norms.amax(-1, keepdim=True)
-        longest: Tensor = norms[:, self._rows].amax(-1)
+        grouped = norms[:, None] if self.n_structures == 1 else norms[:, self._rows]
+        longest: Tensor = grouped.amax(-1)
         return longest
 
     def spread(self, values: Tensor) -> Tensor:

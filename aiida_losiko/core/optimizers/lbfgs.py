@@ -33,7 +33,8 @@ class LBFGS(BatchOptimizer):
     structure_index, n_structures, max_step_length
         See `BatchOptimizer`.
     memory : int
-        Number m of pairs kept for each structure.
+        Number m of pairs kept for each structure. More than usual pay here: the loss is stiff, small, and costs more
+        than the memory (20 molecules displaced by 0.1 Angstrom: 134 evaluations with 8, 109 with 14, 89 with 20).
     lower_bound : float or None
         A value that no loss falls below; the first step is not longer than a parabola that ends there would make it.
         None if it is not known.
@@ -47,7 +48,7 @@ class LBFGS(BatchOptimizer):
         n_structures: int,
         *,
         max_step_length: float,
-        memory: int = 32,
+        memory: int = 24,
         lower_bound: float | None = 0.0,
         reset_after: int = 5,
         max_rejections: int = 10,
@@ -78,12 +79,13 @@ class LBFGS(BatchOptimizer):
         ss, sy, yy = segments.sum(torch.stack((step * step, step * change, change * change)))
         finite = torch.isfinite(loss + yy)
         limit = self._loss + _SUFFICIENT_DECREASE * self._slope + self._rounding * self._loss.abs()
-        new_pair = finite & (loss <= limit) & ~self._fresh
-        accepted = new_pair | (finite & self._fresh)
+        new_pair = accepted = finite & (loss <= limit)
+        if bool(self._fresh.any()):
+            new_pair, accepted = accepted & ~self._fresh, torch.where(self._fresh, finite, accepted)
+            self._stalled = self._stalled | (self._fresh & ~finite)
+            self._depth = torch.where(self._fresh, 0, self._depth)
         new_pair = new_pair & (sy > _CURVATURE * torch.sqrt(ss * yy))
-        ratio = self._interpolate(loss, finite)
-        self._stalled = self._stalled | (self._fresh & ~finite)
-        self._depth = torch.where(self._fresh, 0, self._depth)
+        ratio = loss if bool(accepted.all()) else self._interpolate(loss, finite)  # only read where a trial failed
         self._take(accepted, x, loss, gradient)
         self._remember(new_pair, step, change)
         return self._x + self._next_step(ratio)
@@ -135,7 +137,7 @@ class LBFGS(BatchOptimizer):
         """Choose between quasi-Newton, steepest descent and a shortened step, limit the length, and keep the choice."""
         segments, gradient, direction = self._segments, self._gradient, self._direction()
         gg, gd, dd = segments.sum(torch.stack((gradient * gradient, gradient * direction, direction * direction)))
-        longest_gradient, longest = segments.longest_row(torch.stack((gradient, direction)))
+        longest = segments.longest_row(direction[None])[0]
         limited = torch.clamp(self.max_step_length / torch.clamp(longest, min=self._tiny), max=1.0)
         newton = (gd < -_DESCENT * torch.sqrt(gg * dd)) & torch.isfinite(dd) & (self._depth > 0)
         if bool((newton & (self._rejections == 0) & ~self._stalled).all()):  # the usual case, in few calls
@@ -148,6 +150,7 @@ class LBFGS(BatchOptimizer):
         newton = newton & ~reset
         self._stalled = self._stalled | (self._rejections >= self.max_rejections)
         self._depth = torch.where(newton | retry, self._depth, 0)
+        longest_gradient = segments.longest_row(gradient[None])[0]
         descent = torch.where(reset, ratio * self._length, self.max_step_length)
         if self.lower_bound is not None:
             above = self._loss - self.lower_bound
