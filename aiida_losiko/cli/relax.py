@@ -76,8 +76,8 @@ def relax(
 
     from aiida_losiko.cli import report as reporting
     from aiida_losiko.core.environments import EnvironmentDatabase
-    from aiida_losiko.core.settings import RelaxSettings
     from aiida_losiko.core.relaxation import relax as relax_structures
+    from aiida_losiko.core.settings import RelaxSettings
 
     database = EnvironmentDatabase.load(database_file)
     chosen = choose_protocol(parameters, database, database_file)
@@ -89,16 +89,10 @@ def relax(
     entries = read_entries(files)
     usable = check_entries(entries, [symbol for symbol, count in database.n_environments.items() if count])
     check_output_format(output, [reporting.annotated(entry, None) for entry in entries if entry.atoms is not None])
-    if not quiet:
-        n_atoms = sum(map(len, structures_of(usable)))
-        what = (
-            f"{len(usable)} structures ({n_atoms} atoms)"
-            if len(usable) != 1
-            else f"{usable[0].label} ({n_atoms} atoms)"
-        )
-        click.echo(f"Relaxing {what} with {relax_settings.optimizer}, protocol {chosen.name}")
 
     with StopRequest() as stop:
+        if not quiet:
+            _announce(usable, f"{relax_settings.optimizer}, protocol {chosen.name}")
         results = relax_structures(
             structures_of(usable),
             database,
@@ -124,6 +118,12 @@ def relax(
         ctx.exit(128 + stop.signal)
     if any(entry.error is not None for entry in entries):
         ctx.exit(EXIT_SOME_FAILED)
+
+
+def _announce(usable: Sequence[Entry], how: str) -> None:
+    n_atoms = sum(map(len, structures_of(usable)))
+    what = usable[0].label if len(usable) == 1 else f"{len(usable):,} structures"
+    click.echo(f"Relaxing {what} ({n_atoms:,} atoms) with {how}")
 
 
 def choose_protocol(parameters: Parameters, database: EnvironmentDatabase, database_file: str) -> Protocol:
