@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 QUIET_STEPS = 2
 # The batch is cut down to what is left when less than this part of it is still running.
 COMPACTION = 0.75
+# An environment this far from its match (L2 distance) is no match, where the database is too small to tell.
+NO_MATCH = 0.01
 
 
 @dataclass
@@ -49,6 +51,7 @@ class Preparation:
             kernel=settings.kernel,
             kernel_degree=settings.kernel_degree,
             free=free,
+            repulsion=settings.repulsion,
         )
         return cls(batch, objective, DegreesOfFreedom(batch, settings.relax_cell), free)
 
@@ -95,6 +98,9 @@ class _BatchRelaxation:
         self.quiet = torch.zeros(n, dtype=torch.int64, device=device)
         self.previous = torch.full((n,), torch.inf, dtype=self.prepared.batch.positions.dtype, device=device)
         self.best_loss = self.previous.clone()
+        self.hops_left = torch.full_like(self.steps, self.settings.n_hops)
+        limits = [run.database.reach.get(s) or NO_MATCH for atoms in structures for s in atoms.symbols]
+        self.reach = torch.as_tensor(limits, dtype=self.previous.dtype, device=device)
         self.evaluations = 0
         self.optimizer = make_optimizer(
             resolve_optimizer(self.settings.optimizer),
@@ -112,25 +118,26 @@ class _BatchRelaxation:
             gradient = self.prepared.dof.gradient(rows, evaluation)
             self.evaluations += 1
             next_rows = self.optimizer.propose(rows, evaluation.loss, gradient)
-            self._record(positions, cells, evaluation)
-            finished = self._judge()
+            self._record(rows, positions, cells, evaluation)
+            converged = self._converged()
+            next_rows = self._hop(converged, next_rows)
+            finished = self._judge(converged)
             if finished:
                 on_done(finished)
-            next_rows = self._add_noise(next_rows)
-            rows = self._compact(next_rows)
+            rows = self._compact(self._add_noise(next_rows))
         return self.results
 
-    def _record(self, positions: torch.Tensor, cells: torch.Tensor, evaluation: Evaluation) -> None:
+    def _record(self, rows: torch.Tensor, positions: torch.Tensor, cells: torch.Tensor, evaluation: Evaluation) -> None:
         """Keep the structures of the lowest loss, count steps, tell the callback."""
         accepted = self.optimizer.accepted & self.running
         better = self.running & (evaluation.loss < self.best_loss)
         if self.evaluations == 1:
-            self.best = _Snapshot.of(positions, cells, evaluation)
+            self.best = _Snapshot.of(rows, positions, cells, evaluation)
             self.best_loss = evaluation.loss.clone()
             for member, loss in zip(self.members, evaluation.loss.tolist(), strict=True):
                 self.results[member].initial_loss = loss
         elif bool(better.any()):
-            self.best.replace(better, self.prepared.batch.structure_index, positions, cells, evaluation)
+            self.best.replace(better, self.optimizer.structure_index, rows, positions, cells, evaluation)
             self.best_loss = torch.where(better, evaluation.loss, self.best_loss)
         change = (self.previous - evaluation.loss).abs()
         small = accepted & (change <= self.settings.loss_tolerance)
@@ -146,7 +153,9 @@ class _BatchRelaxation:
         if self.run.callback is not None and bool(accepted.any()):
             self._report(accepted, positions, cells, losses)
 
-    def _report(self, accepted: torch.Tensor, positions: torch.Tensor, cells: torch.Tensor, losses: list[float]) -> None:
+    def _report(
+        self, accepted: torch.Tensor, positions: torch.Tensor, cells: torch.Tensor, losses: list[float]
+    ) -> None:
         assert self.run.callback is not None
         index = self.prepared.batch.structure_index
         chosen = torch.nonzero(accepted)[:, 0].tolist()
@@ -161,21 +170,51 @@ class _BatchRelaxation:
             )
         )
 
-    def _judge(self) -> int:
-        """Finish the structures that have converged or may not go on; returns how many."""
-        settings = self.settings
+    def _converged(self) -> torch.Tensor:
+        """Structures whose gradient or loss change is below the limit."""
         row_norm = torch.linalg.vector_norm(self.optimizer.gradient, dim=1)
         largest = torch.zeros_like(self.previous).scatter_reduce_(
             0, self.optimizer.structure_index, row_norm, "amax", include_self=True
         )
-        quiet = self.quiet >= QUIET_STEPS
-        # Noise is still to come: nothing has converged before it is over.
+        small = (self.quiet >= QUIET_STEPS) | (largest <= self.settings.fmax)
+        # Nothing has converged while there is noise still to come.
         settled = self.steps >= self.noise.n_iterations
-        converged = settled & (quiet | (largest <= settings.fmax)) & self.optimizer.accepted
+        return self.running & self.optimizer.accepted & settled & (small | self.optimizer.stalled)
+
+    def _hop(self, converged: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Displace what is out of reach in converged structures that have hops left; these go on."""
+        if not self.settings.n_hops:
+            return rows
+        index = self.prepared.batch.structure_index
+        lost = (self.best.distance > self.reach) & self.prepared.free & (converged & (self.hops_left > 0))[index]
+        hopping = torch.zeros_like(self.running).index_fill_(0, index[lost].unique(), True)
+        hopping &= self.steps < self.settings.max_steps
+        if not bool(hopping.any()):
+            return rows
+        rows = torch.where(hopping[self.optimizer.structure_index][:, None], self.best.rows, rows)
+        for k in torch.nonzero(hopping)[:, 0].tolist():
+            own = torch.nonzero(index == k)[:, 0]
+            moved = hop(
+                rows[own].double().cpu(),
+                lost[own].cpu(),
+                # In a crystal an atom without neighbours in its own cell has some across the border.
+                torch.inf if self.structures[self.members[k]].pbc.any() else self.run.database.descriptor.r_cut,
+                self.settings.hop_length,
+                self.generators[self.members[k]],
+            )
+            rows[own] = moved.to(rows)
+        self.hops_left -= hopping.long()
+        self.quiet[hopping] = 0
+        converged &= ~hopping
+        self.optimizer.forget(hopping)
+        return rows
+
+    def _judge(self, converged: torch.Tensor) -> int:
+        """Finish the structures that have converged or may not go on; returns how many."""
         verdicts = [
-            ("converged", converged),
-            ("max_steps", self.steps >= settings.max_steps),
-            ("stalled", self.optimizer.stalled & settled),
+            ("converged", converged & ~self.optimizer.stalled),
+            ("max_steps", self.steps >= self.settings.max_steps),
+            ("stalled", converged & self.optimizer.stalled),
         ]
         reason = self.run.stop_reason()
         if reason is not None:
@@ -226,7 +265,8 @@ class _BatchRelaxation:
         if n_running == len(self.members) or n_running > COMPACTION * len(self.members):
             return rows
         keep, atoms = self.running, self.running[self.prepared.batch.structure_index]
-        rows = rows[keep[self.prepared.dof.structure_index]]
+        row_mask = keep[self.prepared.dof.structure_index]
+        rows = rows[row_mask]
         self.members = self.members[keep.cpu().numpy()]
         if not n_running:
             return rows
@@ -236,7 +276,8 @@ class _BatchRelaxation:
         prepared.batch = prepared.objective.batch
         prepared.dof = prepared.dof.keep(keep, prepared.batch)
         prepared.free = prepared.free[atoms]
-        self.best = self.best.keep(keep, atoms)
+        self.best = self.best.keep(keep, row_mask)
+        self.reach, self.hops_left = self.reach[atoms], self.hops_left[keep]
         self.steps, self.quiet, self.previous = self.steps[keep], self.quiet[keep], self.previous[keep]
         self.best_loss, self.running = self.best_loss[keep], self.running[keep]
         return rows
@@ -244,33 +285,76 @@ class _BatchRelaxation:
 
 @dataclass
 class _Snapshot:
-    """Positions, cells and matches of a batch at one time for each structure."""
+    """Rows, positions, cells and matches of a batch at one time for each structure."""
 
+    rows: torch.Tensor
     positions: torch.Tensor
     cells: torch.Tensor
     distance: torch.Tensor
     environment: torch.Tensor
 
     @classmethod
-    def of(cls, positions: torch.Tensor, cells: torch.Tensor, evaluation: Evaluation) -> _Snapshot:
-        return cls(positions.clone(), cells.clone(), evaluation.distance.clone(), evaluation.environment.clone())
+    def of(cls, rows: torch.Tensor, positions: torch.Tensor, cells: torch.Tensor, evaluation: Evaluation) -> _Snapshot:
+        return cls(
+            rows.clone(), positions.clone(), cells.clone(), evaluation.distance.clone(), evaluation.environment.clone()
+        )
 
     def replace(
         self,
         structures: torch.Tensor,
         structure_index: torch.Tensor,
+        rows: torch.Tensor,
         positions: torch.Tensor,
         cells: torch.Tensor,
         evaluation: Evaluation,
     ) -> None:
-        atoms = structures[structure_index]
+        """Take over what belongs to the structures of the mask; `structure_index` is that of the rows."""
+        row_mask = structures[structure_index]
+        atoms = row_mask[: len(positions)]
+        self.rows = torch.where(row_mask[:, None], rows, self.rows)
         self.positions = torch.where(atoms[:, None], positions, self.positions)
         self.cells = torch.where(structures[:, None, None], cells, self.cells)
         self.distance = torch.where(atoms, evaluation.distance, self.distance)
         self.environment = torch.where(atoms, evaluation.environment, self.environment)
 
-    def keep(self, structures: torch.Tensor, atoms: torch.Tensor) -> _Snapshot:
-        return _Snapshot(self.positions[atoms], self.cells[structures], self.distance[atoms], self.environment[atoms])
+    def keep(self, structures: torch.Tensor, row_mask: torch.Tensor) -> _Snapshot:
+        atoms = row_mask[: len(self.positions)]
+        return _Snapshot(
+            self.rows[row_mask],
+            self.positions[atoms],
+            self.cells[structures],
+            self.distance[atoms],
+            self.environment[atoms],
+        )
+
+
+def hop(
+    positions: torch.Tensor, chosen: torch.Tensor, r_cut: float, length: float, generator: torch.Generator
+) -> torch.Tensor:
+    """Displace the chosen atoms at random; an atom without any neighbour is put beside another one.
+
+    Parameters
+    ----------
+    positions : Tensor, shape (n_atoms, 3)
+        In Angstrom.
+    chosen : Tensor of bool, shape (n_atoms,)
+        Atoms to be moved.
+    r_cut : float
+        An atom with no other within this distance feels no gradient, and would not come back by small displacements.
+    length : float
+        Standard deviation of the displacements in Angstrom.
+
+    Returns
+    -------
+    Tensor, shape (n_atoms, 3)
+    """
+    noise = length * torch.randn(positions.shape, dtype=positions.dtype, generator=generator)
+    partner = torch.randint(max(len(positions) - 1, 1), (len(positions),), generator=generator)
+    partner += partner >= torch.arange(len(positions))
+    lonely = chosen & ((torch.cdist(positions, positions) < r_cut).sum(1) == 1) & (len(positions) > 1)
+    origin = positions.clone()
+    origin[lonely] = positions[partner[lonely]]
+    return torch.where(chosen[:, None], origin + noise, positions)
 
 
 def _seed(seed: int, number: int) -> int:

@@ -111,7 +111,7 @@ class NeighborTable:
         self._cells: torch.Tensor | None = None
         self.index = torch.empty((0, 1), dtype=torch.int64)
         self._shifts: torch.Tensor | None = None
-        self._valid = torch.empty((0, 1), dtype=torch.bool)
+        self._padding = torch.empty((0, 1), dtype=torch.bool)
 
     def update(self, batch: StructureBatch) -> bool:
         """Bring the table up to date with `batch`; returns whether its rows changed."""
@@ -165,19 +165,19 @@ class NeighborTable:
         width = 1 + (int(counts.max()) if n_atoms else 0)
         index = np.repeat(np.arange(n_atoms)[:, None], width, axis=1)
         index[center, column] = neighbor
-        valid = np.zeros((n_atoms, width), dtype=bool)
-        valid[:, 0] = True
-        valid[center, column] = True
+        padding = np.ones((n_atoms, width), dtype=bool)
+        padding[:, 0] = False
+        padding[center, column] = False
         device = batch.positions.device
         self.index = torch.as_tensor(index, device=device)
-        self._valid = torch.as_tensor(valid, device=device)
+        self._padding = torch.as_tensor(padding, device=device)
         self._shifts = None
         if shift.any():
             shifts = np.zeros((n_atoms, width, 3))
             shifts[center, column] = shift
             self._shifts = torch.as_tensor(shifts, dtype=batch.positions.dtype, device=device)
 
-    def vectors(self, batch: StructureBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    def vectors(self, batch: StructureBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Vectors from every atom to its neighbours, and which of them count.
 
         Returns
@@ -186,12 +186,14 @@ class NeighborTable:
             In Angstrom; differentiable in the positions and cells of `batch`.
         inside : Tensor, shape (n_atoms, n_neighbors)
             One within the cutoff, zero for padding and for pairs beyond.
+        squared : Tensor, shape (n_atoms, n_neighbors)
+            Squared distances in Angstrom^2, not differentiable; zero for the atom itself, infinite for padding.
         """
         vectors = batch.positions[self.index] - batch.positions[:, None, :]
         if self._shifts is not None:
             vectors = vectors + self._shifts @ batch.cells[batch.structure_index]
-        inside = self._valid & ((vectors.detach() ** 2).sum(-1) <= self.cutoff**2)
-        return vectors, inside.to(vectors.dtype)
+        squared = (vectors.detach() ** 2).sum(-1).masked_fill_(self._padding, torch.inf)
+        return vectors, (squared <= self.cutoff**2).to(vectors.dtype), squared
 
 
 def complete_cell(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -4,13 +4,18 @@ For every atom i the normalised feature vector p_i is compared with its target t
 central species in the database. The loss of a structure is sum_i c_i D_i with the squared L2 distance
 D_i = |p_i - t_i|^2 (Eq. 7, 8), or sum_i c_i (1 - (p_i . t_i)^d) with the polynomial kernel (Eq. 2, 6), which is least
 where the similarity is largest. Targets are looked up anew at every evaluation.
+
+Two atoms on top of each other look to the descriptor like one heavy atom and can be a minimum of that loss. A short-
+range repulsion removes these: it is exactly zero unless a pair is closer than any pair of the database, by far.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
+from ase.data import chemical_symbols, covalent_radii
 
 from aiida_losiko.core.descriptors.base import Descriptor, species_positions
 from aiida_losiko.core.environments import EnvironmentDatabase
@@ -19,6 +24,8 @@ from aiida_losiko.core.matching import TrackedNearest
 from aiida_losiko.core.neighbors import NeighborTable, StructureBatch, scatter_to_atoms
 
 KERNELS = ("distance", "polynomial")
+# The repulsion begins at this part of the shortest distance that the database has for a pair of elements.
+REPULSION_RANGE = 0.8
 # Centres that are worked on together: large enough to hide the cost of calls, small enough to stay in the cache.
 CENTERS_PER_CHUNK = 96
 
@@ -83,7 +90,9 @@ class _Chunk:
         self._numbers = batch.numbers
         numbers = batch.numbers[self.rows]
         self.groups = [
-            _SpeciesGroup(torch.nonzero(numbers == z)[:, 0], TrackedNearest(database.searcher(symbol, batch.positions.device)))
+            _SpeciesGroup(
+                torch.nonzero(numbers == z)[:, 0], TrackedNearest(database.searcher(symbol, batch.positions.device))
+            )
             for z, symbol in zip(self.descriptor.numbers, self.descriptor.species, strict=True)
             if bool((numbers == z).any())
         ]
@@ -116,6 +125,9 @@ class LocalSimilarityObjective:
         Degree d of the polynomial kernel.
     free : Tensor of bool, shape (n_atoms,), optional
         Atoms that may move; the gradient of the others is zero.
+    repulsion : float
+        Strength k of the term k sum_pairs (1 - r / R)^2 for pairs closer than R, which is 0.8 of the shortest distance
+        that the database has for their elements; zero for none.
     """
 
     def __init__(
@@ -126,6 +138,7 @@ class LocalSimilarityObjective:
         kernel: str = "distance",
         kernel_degree: float = 2,
         free: torch.Tensor | None = None,
+        repulsion: float = 0.0,
     ) -> None:
         if kernel not in KERNELS:
             raise LosikoError(f"kernel {kernel!r} does not exist; choose one of: {', '.join(KERNELS)}")
@@ -136,6 +149,9 @@ class LocalSimilarityObjective:
         self.kernel_degree = kernel_degree
         self._weights = torch.ones_like(batch.positions[:, 0]) if weights is None else weights
         self._free = free
+        self._repulsion = repulsion
+        self._range_of_pair = (REPULSION_RANGE * shortest_pairs(database)).to(batch.positions)
+        self._range = torch.empty((0, 1))
         self._table = NeighborTable(database.descriptor.cutoff)
         self._chunks = self._cut()
 
@@ -143,7 +159,7 @@ class LocalSimilarityObjective:
         n_atoms = len(self.batch.numbers)
         n_chunks = max(1, round(n_atoms / CENTERS_PER_CHUNK))
         edges = [n_atoms * k // n_chunks for k in range(n_chunks + 1)]
-        return [_Chunk(a, b, self.batch, self.database) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+        return [_Chunk(a, b, self.batch, self.database) for a, b in pairwise(edges) if b > a]
 
     def keep(self, structures: torch.Tensor) -> None:
         """Go on with those structures for which the mask, shape (n_structures,), is true."""
@@ -164,7 +180,8 @@ class LocalSimilarityObjective:
         if self._table.update(batch):
             for chunk in self._chunks:
                 chunk.set_neighbors(self._table)
-        vectors, inside = self._table.vectors(batch)
+            self._range = self._range_of_pair[batch.numbers[:, None], batch.numbers[self._table.index]]
+        vectors, inside, squared = self._table.vectors(batch)
         vector_gradient = torch.empty_like(vectors)
         atom_loss = torch.empty_like(positions[:, 0])
         distance = torch.empty_like(atom_loss)
@@ -174,6 +191,8 @@ class LocalSimilarityObjective:
             atom_loss[rows], distance[rows], environment[rows], vector_gradient[rows] = self._evaluate_chunk(
                 chunk, vectors[rows], inside[rows]
             )
+        if self._repulsion:
+            self._repel(vectors, squared, atom_loss, vector_gradient)
         n_structures = batch.n_structures
         loss = atom_loss.new_zeros(n_structures).index_add_(0, batch.structure_index, atom_loss)
         virial = torch.einsum("aki,akj->aij", vector_gradient, vectors)
@@ -182,6 +201,19 @@ class LocalSimilarityObjective:
         if self._free is not None:
             gradient = gradient * self._free[:, None]
         return Evaluation(loss, gradient, strain_gradient, atom_loss, distance, environment)
+
+    def _repel(
+        self, vectors: torch.Tensor, squared: torch.Tensor, atom_loss: torch.Tensor, vector_gradient: torch.Tensor
+    ) -> None:
+        """Add the repulsion to the loss of each atom, half of every pair, and to the gradient in the vectors."""
+        close = (squared < self._range**2) & (squared > 0)
+        if not bool(close.any()):
+            return
+        atom, _ = pairs = torch.nonzero(close, as_tuple=True)
+        r, reach = squared[pairs].sqrt(), self._range[pairs]
+        overlap = 1 - r / reach
+        atom_loss.index_add_(0, atom, 0.5 * self._repulsion * overlap**2)
+        vector_gradient[pairs] -= (self._repulsion * overlap / (reach * r))[:, None] * vectors[pairs]
 
     def _evaluate_chunk(
         self, chunk: _Chunk, vectors: torch.Tensor, inside: torch.Tensor
@@ -219,3 +251,16 @@ class LocalSimilarityObjective:
             feature_gradient = (cosine * unit - pull) * (slope[:, None] / norm)
         (gradient,) = torch.autograd.grad(features, vectors, feature_gradient)
         return atom_loss, distance, environment, gradient
+
+
+def shortest_pairs(database: EnvironmentDatabase) -> torch.Tensor:
+    """Shortest distance in Angstrom that the database has for each pair of atomic numbers; a symmetric matrix.
+
+    Pairs that do not occur in it within the cutoff have the sum of their covalent radii.
+    """
+    radii = torch.as_tensor(covalent_radii, dtype=torch.float64)
+    result = radii[:, None] + radii
+    for pair, shortest in database.min_distances.items():
+        a, b = (chemical_symbols.index(symbol) for symbol in pair.split("-"))
+        result[a, b] = result[b, a] = shortest
+    return result

@@ -50,9 +50,7 @@ class Matches:
     ) -> Matches:
         """Look up sources and reach of the environments that atoms of the given species were matched to."""
         reach = database.reach
-        origins = [
-            database.origins(symbol, int(index))[0] for symbol, index in zip(symbols, environment, strict=True)
-        ]
+        origins = [database.origins(symbol, int(index))[0] for symbol, index in zip(symbols, environment, strict=True)]
         limits = [reach.get(symbol) for symbol in symbols]
         return cls(
             distance=distance,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from ase.data import chemical_symbols, covalent_radii
 from numpy.typing import NDArray
 
 from aiida_losiko.core.environments import EnvironmentDatabase
 from aiida_losiko.core.neighbors import complete_cell
+from aiida_losiko.core.objective import shortest_pairs
 from aiida_losiko.core.results import Matches, Relaxation
 from aiida_losiko.core.settings import RelaxSettings
 
@@ -100,8 +100,8 @@ def structure_flags(atoms: Atoms, start: Atoms, database: EnvironmentDatabase) -
     finder = NeighborList(cutoff=database.descriptor.r_cut, full_list=True)
     cell = complete_cell(np.asarray(atoms.cell), atoms.pbc)
     i, j, distance = finder.compute(atoms.positions, cell, atoms.pbc, "ijd")
-    pairs = atoms.numbers[np.stack([i, j])]
-    if (distance < COLLAPSE * _shortest(pairs, database.min_distances)).any():
+    shortest = shortest_pairs(database).numpy()
+    if (distance < COLLAPSE * shortest[atoms.numbers[i], atoms.numbers[j]]).any():
         flags.append("collapsed")
     if atoms.pbc.all():
         ratio = atoms.cell.volume / start.cell.volume
@@ -110,18 +110,3 @@ def structure_flags(atoms: Atoms, start: Atoms, database: EnvironmentDatabase) -
     if len(atoms) > 1 and len(np.unique(i)) < len(atoms):
         flags.append("lost_atoms")
     return tuple(flags)
-
-
-def _shortest(pairs: NDArray[np.int64], known: dict[str, float]) -> NDArray[np.float64]:
-    """Shortest sensible distance of each pair of atomic numbers, shape (2, n) to (n,)."""
-    result: NDArray[np.float64] = np.asarray(covalent_radii)[pairs].sum(0)
-    for key, value in known.items():
-        first, second = (chemical_symbols.index(symbol) for symbol in key.split("-"))
-        for a, b in ((first, second), (second, first)):
-            result[(pairs[0] == a) & (pairs[1] == b)] = value
-    return result
-
-
-def as_arrays(tensors: Sequence[object]) -> list[NDArray[np.float64]]:
-    """Tensors as float64 arrays on the host."""
-    return [t.detach().cpu().double().numpy() for t in tensors]  # type: ignore[attr-defined]

@@ -31,8 +31,16 @@ class RelaxSettings:
         `distance` (Eq. 7, 8) or `polynomial` (Eq. 2, 6).
     kernel_degree : float
         Degree d of the polynomial kernel.
+    repulsion : float
+        Strength of the repulsion between atoms that are closer than 0.8 of the shortest distance that the database has
+        for their elements; it adds nothing to the loss of any other structure. Zero for Eq. 8 alone.
     relax_cell : bool
         Whether the lattice is relaxed with the positions, in its periodic directions.
+    n_hops : int
+        Basin hopping: how often a structure that converged with environments out of reach is displaced at random from
+        the best one found, there alone, and relaxed again.
+    hop_length : float
+        Standard deviation of those displacements, in Angstrom.
     noise_variance : float
         sigma_0^2 of Eq. 9, in Angstrom^2; zero for none.
     noise_decay : float
@@ -54,7 +62,10 @@ class RelaxSettings:
     max_step_length: float = 0.1
     kernel: str = "distance"
     kernel_degree: float = 2.0
+    repulsion: float = 1.0
     relax_cell: bool = False
+    n_hops: int = 0
+    hop_length: float = 0.5
     noise_variance: float = 0.0
     noise_decay: float = 0.0
     seed: int = 0
@@ -64,12 +75,12 @@ class RelaxSettings:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        for name in ("max_steps", "seed", "batch_size"):
+        for name in ("max_steps", "n_hops", "seed", "batch_size"):
             self._check(name, _is_whole(getattr(self, name)), "a whole number, zero or larger")
         self._check("batch_size", self.batch_size >= 1, "1 or larger")
-        for name in ("fmax", "loss_tolerance", "noise_variance", "noise_decay"):
+        for name in ("fmax", "loss_tolerance", "repulsion", "noise_variance", "noise_decay"):
             self._check(name, _is_real(getattr(self, name)) and getattr(self, name) >= 0, "a number, zero or larger")
-        for name in ("max_step_length", "kernel_degree"):
+        for name in ("max_step_length", "kernel_degree", "hop_length"):
             self._check(name, _is_real(getattr(self, name)) and getattr(self, name) > 0, "a positive number")
         self._check("noise_decay", self.noise_decay > 0 or not self.noise_variance, "positive where there is noise")
         self._check("relax_cell", isinstance(self.relax_cell, bool), "true or false")

@@ -111,7 +111,7 @@ class Descriptor(ABC):
         present = self.check_species(batch.numbers.unique().tolist())
         table = NeighborTable(self.cutoff, skin=0.0)
         table.update(batch)
-        vectors, inside = table.vectors(batch)
+        vectors, inside, _ = table.vectors(batch)
         species_index = species_positions(present, batch.numbers)[table.index]
         compact = self.features_of(vectors, inside, species_index, present)
         columns = self.columns(present)
