@@ -98,6 +98,29 @@ class StructureSetData(Data):
 
         return cls(read_any(path), source=source, **kwargs)
 
+    @classmethod
+    def from_source(
+        cls, name: str, path: str | Path | None = None, selection: Any = None, **kwargs: Any
+    ) -> StructureSetData:
+        """Return an unstored set of the records of a source, which knows where they come from.
+
+        Parameters
+        ----------
+        name, path, selection
+            See `aiida_losiko.sources.load_source`: `("g2",)`, `("qm9", "dsgdb9nsd.xyz.tar.bz2", {"first": 1000})`.
+        **kwargs
+            Of `aiida.orm.Node`: `label`, `description`, ...
+
+        Raises
+        ------
+        LosikoError
+            If the source is unknown, cannot be read, or nothing is selected.
+        """
+        from aiida_losiko.sources import load_source
+
+        info, records = load_source(name, path, selection)
+        return cls((record.atoms for record in records), source=info, **kwargs)
+
     def set_structures(self, structures: Iterable[Atoms], identifiers: Sequence[str] | None = None) -> None:
         """Put the structures into the (unstored) node, in place of those that are there.
 
