@@ -121,7 +121,7 @@ class NearestEnvironments:
             width = 32 if n >= 4096 else 1
             rows = torch.zeros(math.ceil(n / width) * width, basis.shape[1] + 2, device=self.vectors.device)
             rows[n:, -1] = _FAR
-            chunk = max(1, 32 * _PAIR_ELEMENTS // dim)
+            chunk = max(1, 4 * _PAIR_ELEMENTS // dim)
             for start in range(0, n, chunk):
                 coordinates = self._coordinates(self.vectors[start : start + chunk], basis, mean)
                 rows[start : start + len(coordinates), :-1] = coordinates

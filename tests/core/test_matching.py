@@ -89,7 +89,9 @@ def test_everything_excluded():
 
 
 def test_no_queries():
-    distances, indices = NearestEnvironments(random_vectors("random", 6, 10, torch.float32)).search(torch.empty(0, 10), 2)
+    distances, indices = NearestEnvironments(random_vectors("random", 6, 10, torch.float32)).search(
+        torch.empty(0, 10), 2
+    )
     assert distances.shape == indices.shape == (0, 2)
 
 
@@ -144,7 +146,7 @@ def test_errors():
     searcher = NearestEnvironments(vectors)
     with pytest.raises(LosikoError, match=r"expected \(M, 10\)"):
         searcher.search(vectors[:, :4])
-    with pytest.raises(LosikoError, match="k=7 .* 1 to 6"):
+    with pytest.raises(LosikoError, match=r"k=7 .* 1 to 6"):
         searcher.search(vectors, 7)
     with pytest.raises(LosikoError, match="NaN"):
         searcher.search(torch.full((1, 10), torch.nan))

@@ -34,7 +34,13 @@ def choose_naively(vectors, n_wanted):
 
 @pytest.mark.parametrize(
     ("n", "dim", "spread", "tolerance"),
-    [(2500, 20, 0.01, 0.02), (2500, 2, 0.02, 0.05), (1500, 200, 0.003, 0.05), (1500, 5, 0.0, 0.0), (1200, 8, 1.0, 1e-4)],
+    [
+        (2500, 20, 0.01, 0.02),
+        (2500, 2, 0.02, 0.05),
+        (1500, 200, 0.003, 0.05),
+        (1500, 5, 0.0, 0.0),
+        (1200, 8, 1.0, 1e-4),
+    ],
 )
 def test_merging_is_greedy_in_order(n, dim, spread, tolerance):
     rng = np.random.default_rng(0)
@@ -82,7 +88,7 @@ def test_thinning_is_deterministic_and_ordered():
 
 
 def test_errors():
-    with pytest.raises(LosikoError, match="'nearest'.*'farthest', 'random'"):
+    with pytest.raises(LosikoError, match=r"'nearest'.*'farthest', 'random'"):
         check_selection("nearest", 5)
     with pytest.raises(LosikoError, match="max_environments=0"):
         check_selection("random", 0)
