@@ -43,7 +43,7 @@ def test_other_atoms_than_the_original(aiida_profile):
 def test_partial_occupancies_are_refused(aiida_profile):
     node = StructureData(cell=np.eye(3) * 4)
     node.append_atom(symbols=("Ba", "Ca"), weights=(0.9, 0.1), position=(0, 0, 0), name="mixed")
-    with pytest.raises(LosikoError, match="'mixed'.*partially occupied"):
+    with pytest.raises(LosikoError, match=r"'mixed'.*partially occupied"):
         structure_to_atoms(node)
 
 

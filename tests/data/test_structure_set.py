@@ -49,7 +49,7 @@ def test_iteration_and_single_structures(make_set):
     assert structure.get_formula() == "H2O"
     with pytest.raises(LosikoError, match="structure 2 of a set of 2"):
         node.get_ase(2)
-    with pytest.raises(LosikoError, match="no structure 'g2:C6H6'.*g2:H2O"):
+    with pytest.raises(LosikoError, match=r"no structure 'g2:C6H6'.*g2:H2O"):
         node.index_of("g2:C6H6")
 
 
