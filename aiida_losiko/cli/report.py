@@ -117,7 +117,10 @@ def overview(entries: Sequence[Entry], results: Sequence[Relaxation | None]) -> 
     if len(rows) > MAX_ROWS:
         lines.append(f"... and {len(rows) - MAX_ROWS} more")
     counts = Counter("error" if result is None else result.status for result in results)
-    lines.append(f"{len(rows)} structures: " + ", ".join(f"{count} {status}" for status, count in counts.most_common()))
+    lines.append(
+        f"{len(rows)} structure{'s' if len(rows) != 1 else ''}: "
+        + ", ".join(f"{count} {status}" for status, count in counts.most_common())
+    )
     return "\n".join(lines)
 
 
