@@ -71,7 +71,9 @@ def draw_molecule(axes: Axes, numbers: ArrayLike, positions: FloatArray) -> None
         draw_atom(axes, position, int(number), zorder=10 + float(position[2]), fade=float(fade))
 
 
-def draw_atom(axes: Axes, position: ArrayLike, number: int, *, zorder: float, fade: float = 0.0) -> None:
+def draw_atom(
+    axes: Axes, position: ArrayLike, number: int, *, zorder: float, fade: float = 0.0, scale: float = 1.0
+) -> None:
     """Draw one ball.
 
     Parameters
@@ -86,11 +88,13 @@ def draw_atom(axes: Axes, position: ArrayLike, number: int, *, zorder: float, fa
         Larger is nearer.
     fade
         0 for the full colour, 1 for white.
+    scale
+        Of the radius.
     """
     from matplotlib.patches import Circle
 
     x, y = np.asarray(position, float)[:2]
-    radius, colour = _radius(number), _element_colour(number)
+    radius, colour = scale * _radius(number), _element_colour(number)
     axes.add_patch(Circle((x, y), radius, fc=_mix(colour, fade), ec=_mix(_OUTLINE, fade), lw=0.8, zorder=zorder))
     # Ever smaller and lighter discs towards the upper left make the ball.
     for step, share in enumerate(np.linspace(0.92, 0.15, 9), start=1):

@@ -193,8 +193,8 @@ def loss_surface(
     pathlib.Path
         Where the picture is.
     """
+    from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     from aiida_losiko.tools.drawing import draw_atom
 
@@ -202,28 +202,31 @@ def loss_surface(
     values = np.asarray(values, float)
     figure = Figure(figsize=(4.9, 4.1))
     axes = figure.add_subplot(aspect="equal")
-    levels = MaxNLocator(24).tick_values(0.0, float(np.nanmax(values)))
-    filled = axes.contourf(x, y, values, levels, cmap="viridis")
-    axes.contour(x, y, values, levels[::3], colors="white", linewidths=0.4, alpha=0.6)
+    # Levels and colours are dense where the loss is low: what matters is where it falls to zero.
+    top = float(np.nanmax(values))
+    levels = top * np.linspace(0.0, 1.0, 29) ** 2
+    filled = axes.contourf(x, y, values, levels, cmap="viridis", norm=PowerNorm(0.5, 0.0, top))
+    axes.contour(x, y, values, levels[1::3], colors="white", linewidths=0.4, alpha=0.6)
     for position, number, symbol in zip(atoms.positions, atoms.numbers, atoms.symbols, strict=True):
-        draw_atom(axes, position, int(number), zorder=5)
-        axes.text(position[0], position[1], symbol, ha="center", va="center", zorder=6, fontsize=9)
+        draw_atom(axes, position, int(number), zorder=5, scale=0.6)
+        axes.text(position[0], position[1] - 0.01, symbol, ha="center", va="center", zorder=6, fontsize=8)
     places = np.asarray(minima, float).reshape(-1, 2)
     axes.plot(*places.T, linestyle="", marker="*", markersize=13, color="white", markeredgecolor="black", zorder=7)
     axes.set(xlabel=f"x of {moving} (Å)", ylabel=f"y of {moving} (Å)", title=title)
     axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
-    figure.colorbar(filled, ax=axes, label="loss", fraction=0.046, pad=0.03)
+    ticks = [tick for tick in (0, 0.01, 0.05, 0.1, 0.2, 0.5, 1, 1.5, 2, 3, 5, 10, 20, 50) if tick <= top]
+    figure.colorbar(filled, ax=axes, label="loss", fraction=0.046, pad=0.03, ticks=ticks, format="%g")
     return figure
 
 
 @_picture
 def loss_curves(curves: Sequence[ArrayLike], *, highlight: int = 0, title: str = "", floor: float = 1e-16) -> Figure:
-    """Loss against evaluation for several relaxations (Fig. 3c of the paper).
+    """Loss against step for several relaxations (Fig. 3c of the paper).
 
     Parameters
     ----------
     curves
-        One (n_evaluations,) loss history per relaxation.
+        One (n_steps + 1,) loss history per relaxation.
     path
         Where the picture goes.
     highlight
@@ -241,7 +244,7 @@ def loss_curves(curves: Sequence[ArrayLike], *, highlight: int = 0, title: str =
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.4, 3.3))
-    axes = figure.add_subplot(yscale="log", xlabel="evaluation of loss and gradient", ylabel="loss", title=title)
+    axes = figure.add_subplot(yscale="log", xlabel="step", ylabel="loss", title=title)
     for index, curve in enumerate(curves):
         curve = np.maximum(np.asarray(curve, float), floor)
         chosen = index == highlight
