@@ -21,7 +21,7 @@ find_python() {
         printf '%s\n' "$PYTHON"
         return
     fi
-    for candidate in python3.11 python3 /usr/bin/python3.11; do
+    for candidate in python3.11 python3; do
         if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
             printf '%s\n' "$candidate"
             return
