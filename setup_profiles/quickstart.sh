@@ -67,4 +67,4 @@ if [ "$run" = no ]; then
 fi
 say "running the main job: python workflows/main_job.py ${job[*]-}"
 python workflows/main_job.py "${job[@]}"
-say "to go on in this shell: cd '$CHECKOUT' && source '$activate'; to stop the daemon: verdi daemon stop"
+say "before that, in this shell: cd '$CHECKOUT' && source '$activate' (the end of it all: verdi daemon stop)"
