@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 QUIET_STEPS = 2
 # The batch is cut down to what is left when less than this part of it is still running.
 COMPACTION = 0.75
-# An environment this far from its match (L2 distance) is no match, where the database is too small to tell.
+# An environment nearer to its match than this (L2 distance) has no reason to hop, however little is known.
 NO_MATCH = 0.01
 
 
@@ -99,7 +99,8 @@ class _BatchRelaxation:
         self.previous = torch.full((n,), torch.inf, dtype=self.prepared.batch.positions.dtype, device=device)
         self.best_loss = self.previous.clone()
         self.hops_left = torch.full_like(self.steps, self.settings.n_hops)
-        limits = [run.database.reach.get(s) or NO_MATCH for atoms in structures for s in atoms.symbols]
+        known = {symbol: max(limit or NO_MATCH, NO_MATCH) for symbol, limit in run.database.reach.items()}
+        limits = [known[symbol] for atoms in structures for symbol in atoms.symbols]
         self.reach = torch.as_tensor(limits, dtype=self.previous.dtype, device=device)
         self.evaluations = 0
         self.optimizer = make_optimizer(
@@ -187,7 +188,7 @@ class _BatchRelaxation:
             return rows
         index = self.prepared.batch.structure_index
         lost = (self.best.distance > self.reach) & self.prepared.free & (converged & (self.hops_left > 0))[index]
-        hopping = torch.zeros_like(self.running).index_fill_(0, index[lost].unique(), True)
+        hopping = torch.zeros_like(self.running).index_fill_(0, index[lost], True)
         hopping &= self.steps < self.settings.max_steps
         if not bool(hopping.any()):
             return rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from ase.calculators.calculator import Calculator, all_changes
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 
-class LosikoCalculator(Calculator):  # type: ignore[misc]
+class LosikoCalculator(Calculator):
     """ASE calculator whose energy is the loss of Eq. 8.
 
     The energy has no unit; the forces are -d loss / d r in 1/Angstrom, the stress is d loss / d strain over the volume
@@ -41,7 +41,13 @@ class LosikoCalculator(Calculator):  # type: ignore[misc]
     >>> BFGS(atoms).run(fmax=1e-3)  # doctest: +SKIP
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
+    implemented_properties = [  # noqa: RUF012 (as ASE declares it)
+        "energy",
+        "free_energy",
+        "energies",
+        "forces",
+        "stress",
+    ]
 
     def __init__(
         self,
@@ -52,7 +58,7 @@ class LosikoCalculator(Calculator):  # type: ignore[misc]
         device: str = "cpu",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**kwargs)  # type: ignore[no-untyped-call]
         self.database = database
         self._kernel, self._kernel_degree = kernel, kernel_degree
         self._weights = dict(weights or {})
@@ -66,11 +72,13 @@ class LosikoCalculator(Calculator):  # type: ignore[misc]
         system_changes: list[str] = all_changes,
     ) -> None:
         """Evaluate loss and gradients; all properties come at once."""
-        super().calculate(atoms, properties or ["energy"], system_changes)
+        super().calculate(atoms, properties or ["energy"], system_changes)  # type: ignore[no-untyped-call]
+        assert self.atoms is not None
+        structure = self.atoms
         if self._objective is None or {"numbers", "pbc"} & set(system_changes):
-            check_structure(self.atoms, self.database.species)
-            self._objective = self._make_objective()
-        batch = StructureBatch.from_atoms([self.atoms], device=self._device)
+            check_structure(structure, self.database.n_environments)
+            self._objective = self._make_objective(structure)
+        batch = StructureBatch.from_atoms([structure], device=self._device)
         evaluation = self._objective.evaluate(batch.positions, batch.cells)
         self.results = {
             "energy": float(evaluation.loss[0]),
@@ -80,13 +88,13 @@ class LosikoCalculator(Calculator):  # type: ignore[misc]
             "distances": evaluation.distance.cpu().numpy(),
             "environments": evaluation.environment.cpu().numpy(),
         }
-        if self.atoms.cell.rank == 3 and self.atoms.pbc.any():
-            stress = evaluation.strain_gradient[0].cpu().numpy() / self.atoms.get_volume()
+        if structure.cell.rank == 3 and structure.pbc.any():
+            stress = evaluation.strain_gradient[0].cpu().numpy() / structure.get_volume()
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
 
-    def _make_objective(self) -> LocalSimilarityObjective:
-        batch = StructureBatch.from_atoms([self.atoms], device=self._device)
-        weights = torch.tensor([float(self._weights.get(symbol, 1.0)) for symbol in self.atoms.symbols])
+    def _make_objective(self, structure: Atoms) -> LocalSimilarityObjective:
+        batch = StructureBatch.from_atoms([structure], device=self._device)
+        weights = torch.tensor([float(self._weights.get(symbol, 1.0)) for symbol in structure.symbols])
         return LocalSimilarityObjective(
             batch,
             self.database,

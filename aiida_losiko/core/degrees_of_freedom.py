@@ -76,9 +76,12 @@ class DegreesOfFreedom:
         return kept
 
     def _deformation(self, rows: torch.Tensor) -> torch.Tensor:
-        return rows[len(self._structure_index) :].view(-1, 3, 3) / self._length
+        lattice: torch.Tensor = rows[len(self._structure_index) :].view(-1, 3, 3) / self._length
+        return lattice
 
 
 def _periodic_projector(cells: torch.Tensor, pbc: torch.Tensor) -> torch.Tensor:
     """Projectors, shape (n_structures, 3, 3), on the space that the periodic lattice vectors span."""
-    return torch.linalg.pinv(cells * pbc[:, :, None]) @ (cells * pbc[:, :, None])
+    periodic = cells * pbc[:, :, None]
+    projector: torch.Tensor = torch.linalg.pinv(periodic) @ periodic
+    return projector

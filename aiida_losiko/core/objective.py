@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
 from ase.data import chemical_symbols, covalent_radii
 
@@ -100,7 +101,7 @@ class _Chunk:
     def set_neighbors(self, table: NeighborTable) -> None:
         """Take note of the elements among the neighbours, after the table changed."""
         neighbors = self._numbers[table.index[self.rows]]
-        self.present = self.descriptor.check_species(neighbors.unique().tolist())
+        self.present = self.descriptor.check_species(np.unique(neighbors.cpu().numpy()))
         self.species_index = species_positions(self.present, neighbors)
         columns = self.descriptor.columns(self.present)
         self.columns = None if columns is None else torch.as_tensor(columns, device=neighbors.device)
@@ -142,7 +143,6 @@ class LocalSimilarityObjective:
     ) -> None:
         if kernel not in KERNELS:
             raise LosikoError(f"kernel {kernel!r} does not exist; choose one of: {', '.join(KERNELS)}")
-        database.descriptor.check_species(batch.numbers.unique().tolist())
         self.batch = batch
         self.database = database
         self.kernel = kernel

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from aiida_losiko.core.batch_relaxation import relax_batch
@@ -83,7 +84,7 @@ def relax(
     valid = []
     for number, atoms in enumerate(atoms_list):
         try:
-            check_structure(atoms, database.species)
+            check_structure(atoms, database.n_environments)
         except LosikoError as error:
             results[number] = Relaxation(atoms=atoms.copy(), status="error", error=str(error))
         else:
@@ -137,6 +138,9 @@ def _weights(weights: Weights, structures: list[Atoms]) -> list[NDArray[np.float
     """The c_i of every structure as arrays of shape (n_atoms,)."""
     if weights is None or isinstance(weights, Mapping):
         by_species = dict(weights or {})
+        unknown = [symbol for symbol in by_species if symbol not in atomic_numbers]
+        if unknown:
+            raise LosikoError(f"weights name {unknown[0]!r}, which is no chemical element; give symbols such as 'H'")
         arrays = [np.array([float(by_species.get(s, 1.0)) for s in atoms.symbols]) for atoms in structures]
     else:
         arrays = [np.asarray(w, dtype=np.float64) for w in weights]

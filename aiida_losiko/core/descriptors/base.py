@@ -108,7 +108,7 @@ class Descriptor(ABC):
         Tensor, shape (n_atoms, n_features)
             Not normalised.
         """
-        present = self.check_species(batch.numbers.unique().tolist())
+        present = self.check_species(batch.numbers.tolist())
         table = NeighborTable(self.cutoff, skin=0.0)
         table.update(batch)
         vectors, inside, _ = table.vectors(batch)
@@ -130,11 +130,10 @@ class Descriptor(ABC):
         """Feature vectors as arrays of shape (n_atoms, n_features), one for each structure."""
         from ase import Atoms
 
-        single = isinstance(structures, Atoms)
-        as_list: list[Atoms] = [structures] if single else list(structures)
+        as_list: list[Atoms] = [structures] if isinstance(structures, Atoms) else list(structures)
         with torch.no_grad():
             features: NDArray[np.float64] = self.features(StructureBatch.from_atoms(as_list)).numpy()
-        if single:
+        if isinstance(structures, Atoms):
             return features
         return np.split(features, np.cumsum([len(atoms) for atoms in as_list])[:-1])
 

@@ -183,7 +183,7 @@ class _PowerSpectrum(torch.autograd.Function):
     """From neighbour vectors to the power spectrum p = pi sqrt(8 / (2l + 1)) sum_m c c', in DScribe's order."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         vectors: torch.Tensor,
         inside: torch.Tensor,

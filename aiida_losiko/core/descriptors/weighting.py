@@ -53,7 +53,8 @@ class RadialWeighting:
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not 0 <= value < float("inf") or (key == "r0" and value == 0):
                 raise LosikoError(f"weighting parameter {key}={value!r} is not allowed; it must be a positive number")
-        return cls(**{key: value if key == "function" else float(value) for key, value in given.items()})
+        numbers = {key: float(value) for key, value in given.items() if key != "function"}
+        return cls(function=function, **numbers)
 
     def to_dict(self) -> dict[str, Any] | None:
         """The mapping that `from_dict` takes; None without any weighting."""

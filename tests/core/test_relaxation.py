@@ -1,0 +1,265 @@
+"""Relaxations of whole structures: results, limits, noise, frozen atoms, cells, bad input."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.constraints import FixAtoms
+
+from aiida_losiko.core import EnvironmentDatabase, LosikoError, RelaxSettings, SoapPowerSpectrum, relax
+from aiida_losiko.core.metrics import rmsd
+from aiida_losiko.core.run import StepReport
+
+TIGHT = {"fmax": 1e-7, "loss_tolerance": 1e-15}
+
+
+def displaced(atoms: Atoms, size: float = 0.1, seed: int = 0) -> Atoms:
+    atoms = atoms.copy()
+    atoms.positions += np.random.default_rng(seed).normal(0, size, atoms.positions.shape)
+    return atoms
+
+
+@pytest.fixture(scope="module")
+def water() -> EnvironmentDatabase:
+    soap = SoapPowerSpectrum(["H", "O"], r_cut=4.0, n_max=4, l_max=4, sigma=0.25)
+    return EnvironmentDatabase.build([molecule("H2O")], soap, sources=["water"])
+
+
+@pytest.fixture(scope="module")
+def molecules() -> EnvironmentDatabase:
+    soap = SoapPowerSpectrum(["H", "C", "O", "N"], r_cut=4.0, n_max=4, l_max=3, sigma=0.35)
+    names = ["CH4", "CH3OH", "H2O", "CH3CHO", "C2H6", "CH3CH2OH"]
+    return EnvironmentDatabase.build([molecule(name) for name in names], soap, sources=names)
+
+
+@pytest.fixture(scope="module")
+def silicon() -> EnvironmentDatabase:
+    soap = SoapPowerSpectrum(["Si"], r_cut=4.0, n_max=4, l_max=3, sigma=0.4)
+    return EnvironmentDatabase.build([bulk("Si")], soap, sources=["diamond"])
+
+
+def test_water_is_found_from_random_starts(water: EnvironmentDatabase) -> None:
+    rng = np.random.default_rng(7)
+    starts = [Atoms("OHH", positions=rng.uniform(-1, 1, (3, 3))) for _ in range(20)]
+    results = relax(starts, water, n_hops=5, **TIGHT)
+    angle = molecule("H2O").get_angle(1, 0, 2)
+    good = [r for r in results if r.loss < 1e-8 and abs(r.atoms.get_angle(1, 0, 2) - angle) < 0.1]
+    assert len(good) >= 19
+    assert np.median([r.evaluations for r in results]) <= 40
+    assert all(r.converged and r.status == "converged" and not r.flags for r in good)
+
+
+def test_matches_say_where_an_atom_came_from(molecules: EnvironmentDatabase) -> None:
+    (result,) = relax(displaced(molecule("CH3OH"), 0.05), molecules, **TIGHT)
+    assert result.loss < 1e-8 < result.initial_loss
+    assert rmsd(result.atoms, molecule("CH3OH")) < 1e-3
+    assert set(result.matches.source) == {"CH3OH"}
+    reference = molecule("CH3OH")
+    symbols = [reference.symbols[k] for k in result.matches.atom_index]
+    assert symbols == list(result.atoms.symbols)
+    assert result.matches.out_of_reach == [False] * 6 and result.n_out_of_reach == 0
+    assert result.loss == pytest.approx((result.matches.distance**2).sum(), rel=1e-6, abs=1e-13)
+
+
+def test_out_of_reach_is_told(molecules: EnvironmentDatabase) -> None:
+    (result,) = relax(molecule("C6H6"), molecules, max_steps=0)
+    assert result.n_out_of_reach > 0
+    assert result.status == "max_steps" and not result.converged
+
+
+def test_order_labels_and_input_are_kept(molecules: EnvironmentDatabase) -> None:
+    starts = [displaced(molecule(name)) for name in ("CH3CH2OH", "H2O", "CH3OH", "CH4")]
+    for k, atoms in enumerate(starts):
+        atoms.info["identifier"] = f"start {k}"
+        atoms.set_array("mark", np.arange(len(atoms)))
+    before = [atoms.positions.copy() for atoms in starts]
+    results = relax(starts, molecules, batch_size=3)
+    assert [r.atoms.info["identifier"] for r in results] == [f"start {k}" for k in range(4)]
+    assert all((r.atoms.arrays["mark"] == np.arange(len(r.atoms))).all() for r in results)
+    assert all((atoms.positions == b).all() for atoms, b in zip(starts, before, strict=True))
+
+
+def test_results_do_not_depend_on_batch_mates(molecules: EnvironmentDatabase) -> None:
+    starts = [displaced(molecule(name), 0.1, k) for k, name in enumerate(("CH3CH2OH", "H2O", "CH3OH", "C2H6", "CH4"))]
+    together = relax(starts, molecules, max_steps=12)
+    for start, result in zip(starts, together, strict=True):
+        (alone,) = relax(start, molecules, max_steps=12)
+        assert alone.steps == result.steps
+        assert np.abs(alone.atoms.positions - result.atoms.positions).max() < 1e-7
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "fire", "L-BFGS-B", "BFGS"])
+def test_optimisers_find_the_same_minimum(optimizer: str, molecules: EnvironmentDatabase) -> None:
+    (result,) = relax(displaced(molecule("CH3OH"), 0.05), molecules, optimizer=optimizer, max_steps=2000, **TIGHT)
+    assert result.loss < 1e-7
+    assert rmsd(result.atoms, molecule("CH3OH")) < 5e-3
+
+
+def test_nelder_mead_as_in_the_paper(water: EnvironmentDatabase) -> None:
+    (result,) = relax(displaced(molecule("H2O"), 0.05), water, optimizer="Nelder-Mead", max_steps=2000, **TIGHT)
+    assert result.loss < 1e-8
+    assert result.evaluations > result.steps > 20
+
+
+def test_frozen_atoms_stay(molecules: EnvironmentDatabase) -> None:
+    start = displaced(molecule("CH3CH2OH"))
+    start.set_constraint(FixAtoms([0, 4]))
+    for optimizer in ("lbfgs", "Nelder-Mead"):
+        (result,) = relax(start, molecules, optimizer=optimizer, max_steps=30)
+        moved = np.abs(result.atoms.positions - start.positions).max(1)
+        assert (moved[[0, 4]] == 0).all() and (moved[[1, 2, 3, 5, 6, 7, 8]] > 0).all()
+        assert result.loss < result.initial_loss
+        assert result.atoms.constraints
+
+
+def test_a_free_cell_relaxes_to_the_known_lattice(silicon: EnvironmentDatabase) -> None:
+    start = bulk("Si")
+    start.set_cell(start.cell.array * [1.06, 0.97, 1.02], scale_atoms=True)
+    (fixed,) = relax(start, silicon, **TIGHT)
+    (free,) = relax(start, silicon, relax_cell=True, **TIGHT)
+    assert (fixed.atoms.cell.array == start.cell.array).all() and fixed.loss > 1e-4
+    assert free.loss < 1e-9
+    assert free.atoms.cell.volume == pytest.approx(bulk("Si").cell.volume, rel=1e-3)
+    assert free.atoms.get_distance(0, 1, mic=True) == pytest.approx(bulk("Si").get_distance(0, 1, mic=True), rel=1e-3)
+
+
+def test_a_cell_that_explodes_is_flagged(silicon: EnvironmentDatabase) -> None:
+    start = bulk("Si")
+    start.set_cell(start.cell.array * 0.62, scale_atoms=True)
+    (result,) = relax(start, silicon, relax_cell=True, max_steps=300)
+    ratio = result.atoms.cell.volume / start.cell.volume
+    assert ("exploded_cell" in result.flags) == (not 1 / 3 <= ratio <= 3)
+    assert ratio > 3  # from 0.24 of the volume back to diamond
+
+
+def test_collapsed_and_lost_atoms_are_flagged(water: EnvironmentDatabase) -> None:
+    close = Atoms("OHH", positions=[[0, 0, 0], [0.9, 0, 0], [0.9, 0.1, 0]])
+    far = Atoms("OHH", positions=[[0, 0, 0], [0.96, 0, 0], [30, 0, 0]])
+    results = relax([close, far], water, max_steps=0)
+    assert results[0].flags == ("collapsed",)
+    assert results[1].flags == ("lost_atoms",)
+
+
+def test_repulsion_parts_atoms_that_sit_on_each_other(water: EnvironmentDatabase) -> None:
+    start = Atoms("OHH", positions=[[0, 0, 0], [0.93, 0.02, 0], [0.93, -0.02, 0]])
+    (bare,) = relax(start, water, repulsion=0.0, **TIGHT)
+    (result,) = relax(start, water, **TIGHT)
+    assert "collapsed" in bare.flags
+    assert result.flags == () and result.loss < 1e-8
+
+
+def test_noise_is_the_same_for_the_same_seed(molecules: EnvironmentDatabase) -> None:
+    starts = [displaced(molecule("CH3OH")), displaced(molecule("CH4"))]
+    settings = RelaxSettings(noise_variance=0.01, noise_decay=0.3, seed=5)
+    first = relax(starts, molecules, settings=settings)
+    again = relax(starts, molecules, settings=settings)
+    other = relax(starts, molecules, settings=settings, seed=6)
+    # The noise of a structure belongs to its number in the list, not to its place in a batch.
+    split = relax(starts, molecules, settings=settings, batch_size=1)
+    for a, b, c, d in zip(first, again, other, split, strict=True):
+        assert (a.atoms.positions == b.atoms.positions).all()
+        assert np.abs(a.atoms.positions - c.atoms.positions).max() > 1e-6
+        assert a.steps >= 7 and d.loss == pytest.approx(a.loss, rel=1e-3, abs=1e-6)
+
+
+def test_limits_give_the_last_structure(molecules: EnvironmentDatabase) -> None:
+    starts = [displaced(molecule("CH3CH2OH")), displaced(molecule("CH3OH"))]
+    few = relax(starts, molecules, max_steps=3, **TIGHT)
+    assert all(r.status == "max_steps" and r.steps == 3 and not r.converged for r in few)
+    assert all(r.loss < r.initial_loss for r in few)
+    late = relax(starts, molecules, max_seconds=0.0, **TIGHT)
+    assert all(r.status == "max_seconds" and r.matches is not None and math.isfinite(r.loss) for r in late)
+    calls = iter([False, False, False] + [True] * 100)
+    stopped = relax(starts, molecules, should_stop=lambda: next(calls), **TIGHT)
+    assert all(r.status == "interrupted" and r.loss < r.initial_loss for r in stopped)
+
+
+def test_callback_sees_every_step(molecules: EnvironmentDatabase) -> None:
+    reports: list[StepReport] = []
+    starts = [displaced(molecule("CH3OH")), displaced(molecule("H2O"))]
+    results = relax(starts, molecules, callback=reports.append, max_steps=10)
+    assert reports[0].evaluation == 1 and (reports[0].steps == 0).all()
+    for number, result in enumerate(results):
+        seen = [
+            (int(s), loss, positions)
+            for report in reports
+            for n, s, loss, positions in zip(report.numbers, report.steps, report.loss, report.positions, strict=True)
+            if n == number
+        ]
+        assert [s for s, *_ in seen] == list(range(result.steps + 1))
+        assert [loss for _, loss, _ in seen] == pytest.approx(result.loss_history)
+        assert np.abs(seen[-1][2] - result.atoms.positions).max() < 1e-12
+
+
+def test_weights_bias_the_result(molecules: EnvironmentDatabase) -> None:
+    start = displaced(molecule("C6H6"))
+    (plain,) = relax(start, molecules)
+    (biased,) = relax(start, molecules, weights={"C": 50.0})
+    carbon = start.numbers == 6
+    assert (biased.matches.distance[carbon] ** 2).sum() < (plain.matches.distance[carbon] ** 2).sum()
+    same = relax(start, molecules, weights=[np.where(carbon, 50.0, 1.0)])[0]
+    assert same.loss == pytest.approx(biased.loss, rel=1e-9)
+
+
+def test_float32_comes_close(molecules: EnvironmentDatabase) -> None:
+    (result,) = relax(displaced(molecule("CH3OH"), 0.05), molecules, dtype="float32")
+    assert result.loss < 1e-4
+    assert rmsd(result.atoms, molecule("CH3OH")) < 0.02
+
+
+def test_bad_structures_do_not_stop_the_others(molecules: EnvironmentDatabase) -> None:
+    nan = molecule("H2O")
+    nan.positions[1, 2] = np.nan
+    flat = molecule("H2O")
+    flat.set_cell([5, 5, 0])
+    flat.pbc = True
+    twice = molecule("H2O")
+    twice.positions[1] = twice.positions[2]
+    bad = {
+        "nan": nan,
+        "Si": molecule("SiH4"),
+        "N": molecule("NH3"),
+        "no atoms": Atoms(),
+        "apart": twice,
+        "volume": flat,
+    }
+    good = displaced(molecule("CH3OH"), 0.05)
+    results = relax([*bad.values(), good], molecules)
+    assert results[-1].converged
+    for words, result in zip(bad, results, strict=False):
+        assert result.status == "error" and result.matches is None
+        assert words in result.error and "\n" not in result.error
+        assert result.to_dict()["loss"] is None
+
+
+def test_a_single_atom_and_a_frozen_structure(molecules: EnvironmentDatabase) -> None:
+    frozen = displaced(molecule("CH3OH"))
+    frozen.set_constraint(FixAtoms(range(6)))
+    results = relax([Atoms("O"), frozen], molecules)
+    assert [r.status for r in results] == ["converged", "converged"]
+    assert (results[1].atoms.positions == frozen.positions).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"optimizer": "newton"}, "newton"),
+        ({"max_step": 3}, "max_step_length"),
+        ({"fmax": -1.0}, "fmax=-1.0"),
+        ({"max_steps": 2.5}, "max_steps=2.5"),
+        ({"noise_variance": 0.1}, "noise_decay"),
+        ({"noise_variance": 0.1, "noise_decay": 0.1, "optimizer": "Nelder-Mead"}, "Nelder-Mead"),
+        ({"dtype": "float16"}, "float16"),
+        ({"device": "abacus"}, "abacus"),
+        ({"weights": [[1.0, 1.0]]}, "weights of structure 0"),
+        ({"weights": {"Qq": 1.0}}, "Qq"),
+    ],
+)
+def test_wrong_settings_are_told_in_one_line(change: dict, words: str, molecules: EnvironmentDatabase) -> None:
+    with pytest.raises(LosikoError) as error:
+        relax(molecule("H2O"), molecules, **change)
+    assert words in str(error.value) and "\n" not in str(error.value)
