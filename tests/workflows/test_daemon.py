@@ -24,6 +24,9 @@ SMALL = {"describe": {"parameters": {"descriptor": {"n_max": 3, "l_max": 2, "r_c
 @pytest.fixture(scope="module")
 def daemon(aiida_config, aiida_profile, aiida_profile_factory):
     """A profile of its own with a broker, and its running daemon."""
+    # The environment need not be active for its tests to run.
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr("aiida.engine.daemon.client.VERDI_BIN", str(Path(sys.executable).parent / "verdi"))
     previous = aiida_config.default_profile_name
     with aiida_profile_factory(aiida_config, broker_backend="core.zeromq") as profile:
         client = get_daemon_client(profile.name)
@@ -31,10 +34,12 @@ def daemon(aiida_config, aiida_profile, aiida_profile_factory):
         try:
             yield client
         finally:
-            client.stop_daemon(wait=True)
+            # On a busy machine the workers take longer to stop than the default of 2 s allows.
+            client.stop_daemon(wait=True, timeout=60)
             deadline = time.monotonic() + 20
             while client.is_daemon_running and time.monotonic() < deadline:
                 time.sleep(0.1)
+            monkeypatch.undo()
     aiida_config.set_default_profile(previous, overwrite=True)
     aiida_config.store()
 
