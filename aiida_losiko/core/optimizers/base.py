@@ -25,7 +25,7 @@ class Segments:
         Number of structures B; each needs at least one row.
     """
 
-    def __init__(self, structure_index: Tensor, n_structures: int) -> None:  # noqa: D107
+    def __init__(self, structure_index: Tensor, n_structures: int) -> None:
         counts = torch.bincount(structure_index, minlength=n_structures)
         if len(counts) != n_structures or (n_structures and int(counts.min()) == 0):
             raise LosikoError(
@@ -112,7 +112,7 @@ class BatchOptimizer(ABC):
         If ``max_step_length`` is not positive or a structure has no row.
     """
 
-    def __init__(self, structure_index: Tensor, n_structures: int, *, max_step_length: float) -> None:  # noqa: D107
+    def __init__(self, structure_index: Tensor, n_structures: int, *, max_step_length: float) -> None:
         if not max_step_length > 0:
             raise LosikoError(f"max_step_length {max_step_length!r} must be a positive length in Angstrom, e.g. 0.1")
         self.max_step_length = float(max_step_length)

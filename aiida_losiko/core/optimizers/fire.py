@@ -28,7 +28,7 @@ class FIRE(BatchOptimizer):
         Trials in a row without finite values after which the structure is stalled.
     """
 
-    def __init__(  # noqa: D107
+    def __init__(
         self,
         structure_index: Tensor,
         n_structures: int,

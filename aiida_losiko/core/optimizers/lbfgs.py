@@ -42,7 +42,7 @@ class LBFGS(BatchOptimizer):
         Rejections in a row after which the memory is dropped, and after which the structure is stalled.
     """
 
-    def __init__(  # noqa: D107
+    def __init__(
         self,
         structure_index: Tensor,
         n_structures: int,
