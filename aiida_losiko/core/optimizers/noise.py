@@ -37,7 +37,7 @@ class NoiseSchedule:
     decay: float = 0.0
     floor: float = 1e-3
 
-    def __post_init__(self) -> None:
+    def __post_init__(self) -> None:  # noqa: D105
         if not (math.isfinite(self.variance) and self.variance >= 0):
             raise LosikoError(f"noise variance {self.variance!r} must be zero (no noise) or positive, in Angstrom^2")
         if not math.isfinite(self.decay) or (self.variance > 0 and self.decay <= 0):
