@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -174,4 +175,5 @@ class DatabaseWorkChain(ProtocolMixin, WorkChain):
         if self.inputs.clean_workdir.value:
             for node in self.node.called_descendants:
                 if isinstance(node, orm.CalcJobNode) and "remote_folder" in node.outputs:
-                    node.outputs.remote_folder._clean()
+                    with contextlib.suppress(OSError):
+                        node.outputs.remote_folder._clean()

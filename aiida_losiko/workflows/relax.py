@@ -46,6 +46,7 @@ class RelaxWorkChain(ProtocolMixin, BaseRestartWorkChain):
             ),
             cls.results,
         )
+        spec.exit_code(201, "ERROR_INPUT_REJECTED", message="{message}")
         spec.exit_code(
             400,
             "ERROR_OUT_OF_TIME",
@@ -149,6 +150,14 @@ class RelaxWorkChain(ProtocolMixin, BaseRestartWorkChain):
         """Give what there is: a structure that cannot be relaxed will not be relaxed by another job either."""
         code = self.exit_codes.ERROR_SOME_STRUCTURES_FAILED.format(message=node.exit_message)
         return self._restart_or_give_up(node, code, worthwhile=False)
+
+    @process_handler(priority=200, exit_codes=[RelaxCalculation.exit_codes.ERROR_INPUT_REJECTED])
+    def handle_input_rejected(self, node: orm.CalcJobNode) -> ProcessHandlerReport:
+        """End with the reason that the program gave: it would give it again."""
+        self.ctx.is_finished = True
+        return ProcessHandlerReport(
+            do_break=True, exit_code=self.exit_codes.ERROR_INPUT_REJECTED.format(message=node.exit_message)
+        )
 
     def _restart_or_give_up(self, node: orm.CalcJobNode, code: ExitCode, worthwhile: bool) -> ProcessHandlerReport:
         if worthwhile and self.ctx.iteration < self.inputs.max_iterations.value:

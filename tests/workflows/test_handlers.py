@@ -74,8 +74,14 @@ def test_gives_the_last_structures_with_a_code(inspect, label, counts, iteration
 
 
 def test_anything_else_is_not_mended(inspect):
-    chain, code, _ = inspect("ERROR_INPUT_REJECTED", {})
+    chain, code, _ = inspect("ERROR_PROGRAM_CRASHED", {})
     assert code.status == 402
+    assert chain.outputs == {}
+
+
+def test_the_reason_of_a_rejection_is_passed_on(inspect):
+    chain, code, _ = inspect("ERROR_INPUT_REJECTED", {}, max_iterations=1)
+    assert (code.status, code.message) == (201, "so it went")
     assert chain.outputs == {}
 
 
