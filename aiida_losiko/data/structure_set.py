@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import math
 import tempfile
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 from aiida.common.exceptions import ValidationError
 from aiida.orm import Data, StructureData
 
 from aiida_losiko.core.errors import LosikoError
+from aiida_losiko.data.set_content import (
+    SOURCE_KEYS,
+    check_source,
+    read_arrays,
+    summarise_structures,
+    symbols_of,
+    unique_identifiers,
+)
 
 if TYPE_CHECKING:
     from io import BufferedReader
@@ -23,12 +27,6 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 __all__ = ("StructureSetData",)
-
-#: More distinct formulas than this are not listed in the attribute `formulas`.
-MAX_FORMULAS = 30
-
-#: What `StructureSetData.source` may say.
-SOURCE_KEYS = ("name", "version", "date", "licence", "reference", "url", "checksum", "description")
 
 
 class StructureSetData(Data):
@@ -38,7 +36,7 @@ class StructureSetData(Data):
     numbers, positions (Angstrom), cells, periodicity, identifiers, `Atoms.info`, `FixAtoms` constraints and per-atom
     arrays. Equal content gives equal bytes, hence the same node hash, and thus caching. In the database itself there
     are only small attributes to search for: `n_structures`, `n_atoms` (total), `elements` (sorted by atomic number),
-    `formulas` (Hill formula to count, left out where there are more than 30), and `source`.
+    `formulas` (Hill formula to count, None where there are more than 30), and `source`.
 
     Parameters
     ----------
@@ -134,13 +132,13 @@ class StructureSetData(Data):
         structures = list(structures)
         if not structures:
             raise LosikoError("a set of 0 structures: a StructureSetData holds at least 1, check the selection")
-        names = _identifiers(structures, identifiers)
+        names = unique_identifiers(structures, identifiers)
         with tempfile.TemporaryFile(prefix="losiko-") as handle:
             write_structures(handle, structures, names)
             handle.seek(0)
             self.base.repository.put_object_from_filelike(cast("BufferedReader", handle), self.FILENAME)
         self._structures = None
-        self.base.attributes.set_many(_summary(structures))
+        self.base.attributes.set_many(summarise_structures(structures))
 
     @property
     def source(self) -> dict[str, Any] | None:
@@ -149,7 +147,7 @@ class StructureSetData(Data):
 
     @source.setter
     def source(self, value: Any) -> None:
-        self.base.attributes.set("source", _check_source(value))
+        self.base.attributes.set("source", check_source(value))
 
     @classmethod
     def source_keys(cls) -> tuple[str, ...]:
@@ -198,7 +196,7 @@ class StructureSetData(Data):
     def get_identifiers(self) -> list[str]:
         """Return the identifiers, in order."""
         with self.base.repository.open(self.FILENAME, "rb") as handle:
-            return [str(name) for name in _read_arrays(handle, "identifiers")["identifiers"]]
+            return [str(name) for name in read_arrays(handle, "identifiers")["identifiers"]]
 
     def index_of(self, identifier: str) -> int:
         """Return the index of the structure with that identifier.
@@ -263,8 +261,8 @@ class StructureSetData(Data):
             raise ValidationError(f"the node holds the files {names}, not one {self.FILENAME!r}: use set_structures()")
         try:
             with self.base.repository.open(self.FILENAME, "rb") as handle:
-                arrays = _read_arrays(handle, "n_atoms", "numbers", "identifiers")
-            _check_source(self.source or {})
+                arrays = read_arrays(handle, "n_atoms", "numbers", "identifiers")
+            check_source(self.source or {})
         except LosikoError as error:
             raise ValidationError(str(error)) from error
         counts = {"n_structures": len(arrays["n_atoms"]), "n_atoms": int(arrays["n_atoms"].sum())}
@@ -272,71 +270,6 @@ class StructureSetData(Data):
         stated = {"n_structures": self.n_structures, "n_atoms": self.n_atoms, "n_identifiers": self.n_structures}
         if counts != stated or len(arrays["numbers"]) != counts["n_atoms"]:
             raise ValidationError(f"{self.FILENAME} holds {counts}, but the attributes say {stated}")
-        if tuple(_symbols(np.unique(arrays["numbers"]))) != self.elements:
+        if tuple(symbols_of(np.unique(arrays["numbers"]))) != self.elements:
             raise ValidationError(f"{self.FILENAME} holds other elements than the attribute says, {self.elements}")
         return True
-
-
-def _identifiers(structures: Sequence[Atoms], identifiers: Sequence[str] | None) -> list[str]:
-    """Return one unique identifier per structure, or say what is wrong with those that were given."""
-    if identifiers is None:
-        found = [atoms.info.get("identifier") for atoms in structures]
-        known = all(name is not None for name in found)
-        names = [str(name) if known else f"structure-{index}" for index, name in enumerate(found)]
-    else:
-        names = [str(name) for name in identifiers]
-    if len(names) != len(structures):
-        raise LosikoError(f"{len(names)} identifiers for {len(structures)} structures: give one for each")
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise LosikoError(f"identifier {twice[0]!r} is there more than once: identifiers must be unique in a set")
-    if "" in names:
-        raise LosikoError(f"the identifier of structure {names.index('')} is empty: give it a name")
-    return names
-
-
-def _summary(structures: Sequence[Atoms]) -> dict[str, Any]:
-    formulas = Counter(atoms.get_chemical_formula(mode="hill") for atoms in structures)
-    numbers = {int(number) for atoms in structures for number in np.unique(atoms.numbers)}
-    return {
-        "n_structures": len(structures),
-        "n_atoms": sum(len(atoms) for atoms in structures),
-        "elements": _symbols(sorted(numbers)),
-        "formulas": dict(sorted(formulas.items())) if len(formulas) <= MAX_FORMULAS else None,
-    }
-
-
-def _symbols(numbers: Iterable[int]) -> list[str]:
-    from ase.data import chemical_symbols
-
-    return [chemical_symbols[int(number)] for number in numbers]
-
-
-def _check_source(source: Any) -> dict[str, Any]:
-    """Return the source as a JSON-able dict without empty entries."""
-    if dataclasses.is_dataclass(source) and not isinstance(source, type):
-        source = dataclasses.asdict(source)
-    if not isinstance(source, Mapping):
-        raise LosikoError(f"source is {source!r}: give a mapping with keys of {', '.join(SOURCE_KEYS)}")
-    unknown = sorted(set(map(str, source)) - set(SOURCE_KEYS))
-    if unknown:
-        raise LosikoError(f"unknown source key {unknown[0]!r}: allowed are {', '.join(SOURCE_KEYS)}")
-    entries = {str(key): value for key, value in source.items() if value not in (None, "")}
-    for key, value in entries.items():
-        if isinstance(value, str) and value.startswith(("/", "~", "file:", ".", "\\")):
-            raise LosikoError(f"source {key} is the local path {value!r}: give a public address or leave it out")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise LosikoError(f"source {key} is {value}: give a finite number or a text")
-    try:
-        return cast("dict[str, Any]", json.loads(json.dumps(entries)))
-    except (TypeError, ValueError) as error:
-        raise LosikoError(f"source is not JSON-able ({error}): give texts and numbers") from error
-
-
-def _read_arrays(handle: BinaryIO, *names: str) -> dict[str, np.ndarray[Any, Any]]:
-    """Read single arrays of a set file without making structures of it."""
-    try:
-        with np.load(handle, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in names}
-    except (OSError, KeyError, ValueError, EOFError) as error:
-        raise LosikoError(f"the set file of the node cannot be read ({error}): build the node again") from error

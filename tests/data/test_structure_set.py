@@ -126,6 +126,11 @@ def test_validation_at_storing(make_set):
     node.base.repository.put_object_from_bytes(b"no set", StructureSetData.FILENAME)
     with pytest.raises(ValidationError, match="cannot be read"):
         node.store()
+    node = make_set("H2O")
+    content = node.base.repository.get_object_content(StructureSetData.FILENAME, "rb")
+    node.base.repository.put_object_from_bytes(content[:-20], StructureSetData.FILENAME)
+    with pytest.raises(ValidationError, match="cannot be read"):
+        node.store()
     with pytest.raises(ValidationError, match="use set_structures"):
         StructureSetData().store()
     node = make_set("H2O")
