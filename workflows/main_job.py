@@ -123,8 +123,16 @@ def check_daemon(client: Any, profile: str) -> None:
     """Raise a `JobError` where no daemon takes what is submitted."""
     if not client.profile.process_control_backend:
         raise JobError(f"the AiiDA profile {profile} has no broker, thus no daemon: set one up with `{SETUP}`")
-    if not client.is_daemon_running:
+    if not daemon_lives(client):
         raise JobError(f"the daemon of the AiiDA profile {profile} does not run: start it with `{DAEMON_START}`")
+
+
+def daemon_lives(client: Any) -> bool:
+    """Return whether there is a daemon; the file with its number stays behind when it is killed."""
+    import psutil
+
+    number = client.get_daemon_pid()
+    return number is not None and psutil.pid_exists(number)
 
 
 def load_code(label: str) -> Any:
@@ -151,7 +159,7 @@ def wait_for(process: WorkChainNode, what: str) -> None:
         if state != shown or seconds - last > PATIENCE_SECONDS:
             print(f"    {seconds:5.1f} s  {what}: {state}", flush=True)
             shown, last = state, seconds
-            if not get_daemon_client().is_daemon_running:
+            if not daemon_lives(get_daemon_client()):
                 raise JobError(f"the daemon stopped: `{DAEMON_START}` lets {process.process_label}<{process.pk}> go on")
         time.sleep(POLL_SECONDS)
     seconds = time.monotonic() - begin
