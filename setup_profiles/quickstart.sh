@@ -65,6 +65,6 @@ if [ "$run" = no ]; then
     say "set up. Next: cd '$CHECKOUT' && source '$activate' && python workflows/main_job.py"
     exit 0
 fi
-say "running the main job: python workflows/main_job.py ${job[*]-}"
+say "running the main job: python workflows/main_job.py${job[*]:+ ${job[*]}}"
 python workflows/main_job.py "${job[@]}"
 say "before that, in this shell: cd '$CHECKOUT' && source '$activate' (the end of it all: verdi daemon stop)"
