@@ -86,7 +86,8 @@ def ours_forward(atoms: Atoms, soap: SoapPowerSpectrum, targets: np.ndarray) -> 
     @torch.no_grad()
     def evaluate() -> float:
         table.update(batch)
-        features = soap.features_of(*table.vectors(batch), index, present)
+        vectors, inside = table.vectors(batch)[:2]
+        features = soap.features_of(vectors, inside, index, present)
         unit = features / torch.linalg.vector_norm(features, dim=1, keepdim=True)
         return float(((unit - wanted) ** 2).sum())
 

@@ -6,8 +6,9 @@ one hydrogen moves and the others are fixed, with the minima that a relaxation f
 starts, coordinates uniform in [-1, 1] Angstrom, and prints loss, H-O-H angle and O-H lengths on the way (c).
 
 The database holds the experimental geometry: O-H 0.9572 Angstrom, H-O-H 104.52 degree (Benedict, Gailar and Plyler,
-J. Chem. Phys. 24, 1139, 1956). Settings are those of the protocol `water`, the paper's (Table S1), with L-BFGS in the
-place of Nelder-Mead.
+J. Chem. Phys. 24, 1139, 1956). Settings are those of the protocol `water`: the paper's (Table S1) with L-BFGS in the
+place of Nelder-Mead, and a jump for starts that get stuck where one atom is far off or on top of another (a loss of
+about 0.2; the curve of such a start goes up once).
 
     python workflows/water_toy.py --starts 5 --output results/water
 """
@@ -33,6 +34,7 @@ BOND_LENGTH, ANGLE = 0.9572, 104.52  # Angstrom, degree
 OXYGEN, FIRST_H, SECOND_H = 0, 1, 2
 STAGES = (0, 2, 5, 10, 15, 20, 30, 50, 80, 120, 200)
 STRUCTURES_PER_BATCH = 512
+STUCK = 0.01  # a minimum of a higher loss is a place where an atom is stuck, not a water molecule
 
 GEOMETRY_COLUMNS = [
     Column("loss", "loss", "", ".2e"),
@@ -127,7 +129,8 @@ def draw_surfaces(database: EnvironmentDatabase, n_points: int, extent: float, o
             molecule[fixed],
             path=output / f"surface-{letter}.png",
             moving=symbol,
-            minima=[(row["x"], row["y"]) for row in rows],
+            minima=[(row["x"], row["y"]) for row in rows if row["loss"] < STUCK],
+            shallow=[(row["x"], row["y"]) for row in rows if row["loss"] >= STUCK],
             title=f"({letter}) {title}",
         )
         print(f"picture: {path}\n")
@@ -159,7 +162,7 @@ def minima(
 ) -> list[dict[str, Any]]:
     """Relax the moving atom from each point of the grid that is lower than its neighbours; one row per minimum.
 
-    A minimum with a loss above 0.01 is a place where the atom is stuck, not a water molecule; it is a row as well.
+    Minima where the atom is stuck are rows as well; their loss tells.
     """
     from ase.constraints import FixAtoms
 
@@ -187,16 +190,18 @@ def relax_starts(database: EnvironmentDatabase, n_starts: int, seed: int, output
     from ase import Atoms
 
     from aiida_losiko.core import relax
+    from aiida_losiko.core.protocols import load_protocol
     from aiida_losiko.tools.figures import loss_curves
 
     generator = np.random.default_rng(seed)
     starts = [Atoms("OH2", generator.uniform(-1, 1, (3, 3))) for _ in range(n_starts)]
-    results = relax(starts, database, **settings())
+    settings = load_protocol("water").relax
+    results = relax(starts, database, **settings)
     print("(c) stages of the first random start")
     rows = []
     for steps in [stage for stage in STAGES if stage < results[0].steps]:
         # The same way again, up to there: with three atoms that costs less than keeping every structure.
-        (result,) = relax([starts[0]], database, **{**settings(), "max_steps": steps})
+        (result,) = relax([starts[0]], database, **{**settings, "max_steps": steps})
         rows.append({"steps": steps, "evaluations": result.evaluations, **geometry(result.atoms, result.loss)})
     final = results[0]
     rows.append({"steps": final.steps, "evaluations": final.evaluations, **geometry(final.atoms, final.loss)})
@@ -210,13 +215,6 @@ def relax_starts(database: EnvironmentDatabase, n_starts: int, seed: int, output
     print(text_table(rows, columns))
     path = loss_curves([result.loss_history for result in results], path=output / "loss.png", title="(c) random starts")
     print(f"picture: {path}")
-
-
-def settings() -> dict[str, Any]:
-    """Settings of the protocol, run a little further than a molecule needs to be."""
-    from aiida_losiko.core.protocols import load_protocol
-
-    return {**load_protocol("water").relax, "fmax": 1e-6, "loss_tolerance": 1e-14}
 
 
 def geometry(atoms: Atoms, loss: float) -> dict[str, float]:

@@ -167,6 +167,7 @@ def loss_surface(
     *,
     moving: str = "atom",
     minima: ArrayLike = (),
+    shallow: ArrayLike = (),
     title: str = "",
 ) -> Figure:
     """Loss against the place of one atom in the plane, the other atoms fixed (Fig. 3a and b of the paper).
@@ -184,7 +185,9 @@ def loss_surface(
     moving
         The symbol of the atom that moves, for the labels.
     minima
-        (n, 2) places to mark, Angstrom.
+        (n, 2) places to mark with a star, Angstrom.
+    shallow
+        (n, 2) minima of a high loss, marked with a cross, Angstrom.
     title
         A line above the axes.
 
@@ -210,8 +213,9 @@ def loss_surface(
     for position, number, symbol in zip(atoms.positions, atoms.numbers, atoms.symbols, strict=True):
         draw_atom(axes, position, int(number), zorder=5, scale=0.6)
         axes.text(position[0], position[1] - 0.01, symbol, ha="center", va="center", zorder=6, fontsize=8)
-    places = np.asarray(minima, float).reshape(-1, 2)
-    axes.plot(*places.T, linestyle="", marker="*", markersize=13, color="white", markeredgecolor="black", zorder=7)
+    for places, marker, size in ((minima, "*", 13), (shallow, "X", 7)):
+        style: dict[str, Any] = {"linestyle": "", "color": "white", "markeredgecolor": "black", "zorder": 7}
+        axes.plot(*np.asarray(places, float).reshape(-1, 2).T, marker=marker, markersize=size, **style)
     axes.set(xlabel=f"x of {moving} (Å)", ylabel=f"y of {moving} (Å)", title=title)
     axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
     ticks = [tick for tick in (0, 0.01, 0.05, 0.1, 0.2, 0.5, 1, 1.5, 2, 3, 5, 10, 20, 50) if tick <= top]
