@@ -141,7 +141,8 @@ class _BatchRelaxation:
             self.best.replace(better, self.optimizer.structure_index, rows, positions, cells, evaluation)
             self.best_loss = torch.where(better, evaluation.loss, self.best_loss)
         change = (self.previous - evaluation.loss).abs()
-        small = accepted & (change <= self.settings.loss_tolerance)
+        limit = (self.settings.relative_loss_tolerance * self.previous).clamp(min=self.settings.loss_tolerance)
+        small = accepted & (change <= limit)
         self.quiet = torch.where(accepted, torch.where(small, self.quiet + 1, 0), self.quiet)
         self.previous = torch.where(accepted, evaluation.loss, self.previous)
         if self.evaluations > 1:

@@ -1,6 +1,6 @@
-"""Exact nearest-neighbour search among environments, and the same along a trajectory.
+"""Exact nearest-neighbour search among environments.
 
-Both searches return the true nearest vectors, not likely ones: bounds only decide which distances have to be computed.
+The search returns the true nearest vectors, not likely ones: bounds only decide which distances have to be computed.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def pair_distances(
     return result
 
 
-def _require_finite(numbers: torch.Tensor) -> None:
+def require_finite(numbers: torch.Tensor) -> None:
+    """Raise a `LosikoError` for NaN or infinite numbers among what was made from queries."""
     if not bool(torch.isfinite(numbers).all()):
         raise LosikoError("queries hold NaN or infinite numbers: check the coordinates they were made from")
 
@@ -100,7 +101,7 @@ class NearestEnvironments:
         Size of the basis at most.
     """
 
-    def __init__(self, vectors: torch.Tensor, n_components: int = 96) -> None:
+    def __init__(self, vectors: torch.Tensor, n_components: int = 64) -> None:
         """See the class."""
         if vectors.ndim != 2 or len(vectors) == 0:
             raise LosikoError(f"vectors of shape {tuple(vectors.shape)}: a search needs (N, D) with N of at least 1")
@@ -133,9 +134,11 @@ class NearestEnvironments:
     @staticmethod
     def _coordinates(vectors: torch.Tensor, basis: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
         """Coordinates in the basis and the norm of what is left, (n, r + 1) in float64."""
-        centred = vectors.double() - mean
-        inside = centred @ basis
-        left = (centred.square().sum(1) - inside.square().sum(1)).clamp_min(0).sqrt()
+        vectors = vectors.double()
+        # The mean is taken off the products, not off the vectors, which would be copied for it.
+        inside = torch.addmm(mean @ basis, vectors, basis, beta=-1)
+        length = vectors.square().sum(1) - 2 * (vectors @ mean) + mean.square().sum()
+        left = (length - inside.square().sum(1)).clamp_min(0).sqrt()
         return torch.cat([inside, left[:, None]], dim=1)
 
     def search(
@@ -168,7 +171,7 @@ class NearestEnvironments:
         LosikoError
             For queries of another length than the environments, NaN or infinite numbers, or k outside 1..N.
         """
-        self._check(queries, k)
+        self.check(queries, k)
         queries = queries.detach().double()
         parts = []
         step = max(1, _PRODUCT_ELEMENTS // len(self._projection.rows))
@@ -180,24 +183,48 @@ class NearestEnvironments:
             return queries.new_empty(0, k), torch.empty(0, k, dtype=torch.int64, device=queries.device)
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
-    def _check(self, queries: torch.Tensor, k: int) -> None:
+    def check(self, queries: torch.Tensor, k: int) -> None:
+        """Raise a `LosikoError` for queries of another length, or more neighbours than there are environments."""
         n, dim = self.vectors.shape
         if queries.ndim != 2 or queries.shape[1] != dim:
             raise LosikoError(f"queries of shape {tuple(queries.shape)}: expected (M, {dim}), as the database has")
         if not 1 <= k <= n:
             raise LosikoError(f"k={k} neighbours asked for: allowed are 1 to {n}, the number of environments")
 
+    def squared_bounds(
+        self, queries: torch.Tensor, columns: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Lower bounds of the squared distances of some queries to environments.
+
+        Parameters
+        ----------
+        queries : Tensor, shape (M, D), float64
+        columns : Tensor of int64, shape (M, c), optional
+            The environments that each query is compared with; all by default.
+
+        Returns
+        -------
+        bounds : Tensor, shape (M, c) or (M, N'), float32
+            Squared bounds less `length`, and `margin` too high at most; N' is N and padding that is far away.
+        length, margin : Tensor, shape (M,), float64
+            What is to be added, and the rounding error.
+        """
+        basis, mean, rows, _, largest = self._projection
+        coordinates = self._coordinates(queries, basis, mean)
+        length = coordinates.square().sum(1)
+        require_finite(length)
+        # One product does it all: -2 p.q of the coordinates and residuals, and the length of the environment.
+        left = torch.cat([-2.0 * coordinates, torch.ones_like(coordinates[:, :1])], dim=1).float()
+        # A product of n float32 terms errs by at most n * 2^-24 * |a| |b|, so this covers it twice, with the casts.
+        margin = (rows.shape[1] + 12) * torch.finfo(torch.float32).eps * length.sqrt().clamp_min(largest).square()
+        bounds = left @ rows.T if columns is None else torch.bmm(rows[columns], left[:, :, None])[:, :, 0]
+        return bounds, length, margin
+
     def _search_chunk(
         self, queries: torch.Tensor, k: int, groups: tuple[torch.Tensor, torch.Tensor] | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        basis, mean, rows, width, largest = self._projection
-        m, n = len(queries), len(self)
-        coordinates = self._coordinates(queries, basis, mean)
-        length = coordinates.square().sum(1)
-        _require_finite(length)
-        # bounds[i, j] + length[i] is the squared lower bound; the length is left out so that one product does it all.
-        left = torch.cat([-2.0 * coordinates, torch.ones_like(coordinates[:, :1])], dim=1).float()
-        bounds = left @ rows.T
+        bounds, length, margin = self.squared_bounds(queries)
+        m, n, width = len(queries), len(self), self._projection.width
         if groups is not None:
             bounds[:, :n].masked_fill_(groups[0][None, :] == groups[1][:, None], _FAR)
         # Blocks are columns j, j + n_blocks, ...: their minimum is taken over whole rows, which vectorises.
@@ -217,8 +244,6 @@ class NearestEnvironments:
             bounds.scatter_(1, columns, _FAR)
             real = found.reshape(-1) < math.inf
             known = who[real], columns.reshape(-1)[real], found.reshape(-1)[real]
-        # A product of n float32 terms errs by at most n * 2^-24 * |a| |b|, so this covers it twice, with the casts.
-        margin = (rows.shape[1] + 12) * torch.finfo(torch.float32).eps * length.sqrt().clamp_min(largest).square()
         limit = (worst * (1.0 + 1.0e-12) - length + margin).clamp_max(_FAR / 2).float()
         limit = torch.nextafter(limit, torch.full_like(limit, math.inf))
         if width > 1:
@@ -250,175 +275,3 @@ def _k_smallest(
     distances[who[kept], ranks[kept]] = found[kept]
     indices[who[kept], ranks[kept]] = columns[kept]
     return distances, indices
-
-
-class _Memory(NamedTuple):
-    """What the last full search of each query said."""
-
-    reference: torch.Tensor  # (M, D) where the query was
-    candidates: torch.Tensor  # (M, c) the nearest environments then
-    distances: torch.Tensor  # (M, c) and how far they were
-    horizon: torch.Tensor  # (M,) no other environment was nearer than this
-    spread: torch.Tensor  # (M,) horizon less smallest distance, of the last search for all c candidates
-    age: torch.Tensor  # (M,) updates since the search
-
-
-class TrackedNearest:
-    """Exact nearest environments of queries that move a little from call to call.
-
-    The triangle inequality does most of the work. A full search leaves, per query, the c nearest environments at
-    distances d_1..d_c from the place p of the search, and the distance h of the next one. At p' with |p' - p| = s,
-    candidate i is at least d_i - s away and every other environment at least h - s: only candidates that can beat the
-    last winner are computed, and only a query whose best exceeds h - s is searched in full again.
-
-    Parameters
-    ----------
-    searcher : NearestEnvironments
-        The environments.
-    n_candidates : int
-        Number c of remembered environments per query.
-
-    Attributes
-    ----------
-    distances : Tensor, shape (M,), float64
-        Distance of each query to its nearest environment after the last `update`.
-    indices : Tensor, shape (M,), int64
-        Those environments.
-    n_searched : int
-        Full searches of single queries so far.
-
-    Examples
-    --------
-    >>> tracked = TrackedNearest(database.searcher("C"))  # doctest: +SKIP
-    >>> indices = tracked.update(vectors)  # doctest: +SKIP
-    >>> tracked.keep(still_running)  # doctest: +SKIP
-    """
-
-    def __init__(self, searcher: NearestEnvironments, n_candidates: int = 16) -> None:
-        """See the class."""
-        if n_candidates < 1:
-            raise LosikoError(f"n_candidates={n_candidates}: at least 1 environment has to be remembered per query")
-        self.searcher = searcher
-        self.n_candidates = min(n_candidates, len(searcher))
-        self.n_searched = 0
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget everything; the next update may bring any number of queries."""
-        device = self.searcher.vectors.device
-        self._memory: _Memory | None = None
-        self.indices = torch.empty(0, dtype=torch.int64, device=device)
-        self.distances = torch.empty(0, dtype=torch.float64, device=device)
-
-    def keep(self, mask: torch.Tensor) -> None:
-        """Drop queries, for instance of structures that have converged.
-
-        Parameters
-        ----------
-        mask : Tensor, shape (M,), bool or int64
-            True for the queries that stay, or their numbers.
-        """
-        if self._memory is not None:
-            mask = mask.to(self.indices.device)
-            self._memory = _Memory(*(part[mask] for part in self._memory))
-            self.indices, self.distances = self.indices[mask], self.distances[mask]
-
-    def targets(self, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """Return the vectors of the nearest environments of the last update, shape (M, D)."""
-        vectors = self.searcher.vectors[self.indices]
-        return vectors if dtype is None else vectors.to(dtype)
-
-    def update(self, queries: torch.Tensor) -> torch.Tensor:
-        """Find the nearest environment of each query.
-
-        Parameters
-        ----------
-        queries : Tensor, shape (M, D)
-            The same queries as at the last call, in the same order, moved.
-
-        Returns
-        -------
-        Tensor, shape (M,), int64
-            The nearest environments. Among several at the same distance the lowest index wins.
-
-        Raises
-        ------
-        LosikoError
-            When the number of queries is not that of the last call (use `keep` or `reset`).
-        """
-        self.searcher._check(queries, 1)
-        queries = queries.detach().double()
-        if self._memory is None:
-            self._memory = self._full(queries, self.n_candidates)
-            self._set_winners(self._memory)
-            return self.indices
-        if len(queries) != len(self.indices):
-            raise LosikoError(
-                f"{len(queries)} queries, {len(self.indices)} before: call keep(mask) to drop some, reset() to restart"
-            )
-        self._follow(queries, self._memory)
-        return self.indices
-
-    def _set_winners(self, memory: _Memory) -> None:
-        self.indices, self.distances = memory.candidates[:, 0].clone(), memory.distances[:, 0].clone()
-
-    def _full(self, queries: torch.Tensor, n_candidates: int) -> _Memory:
-        """Search from scratch; the places of candidates beyond `n_candidates` repeat the nearest."""
-        self.n_searched += len(queries)
-        n = len(self.searcher)
-        distances, indices = self.searcher.search(queries, min(n_candidates + 1, n))
-        horizon = distances[:, n_candidates] if n > n_candidates else torch.full_like(distances[:, 0], math.inf)
-        slots = torch.arange(self.n_candidates, device=queries.device)
-        slots[n_candidates:] = 0
-        # A copy of the queries: an optimiser may go on to write into its own tensor.
-        return _Memory(
-            reference=queries.clone(),
-            candidates=indices[:, slots],
-            distances=distances[:, slots],
-            horizon=horizon,
-            spread=horizon - distances[:, 0],
-            age=torch.zeros_like(horizon),
-        )
-
-    def _renew(self, queries: torch.Tensor, memory: _Memory, moved: torch.Tensor, lost: torch.Tensor) -> None:
-        """Search for the queries that left their horizon.
-
-        Where a query moves so far in each step that even all candidates would not outlast the next one, only the
-        nearest is looked for, which is several times cheaper.
-        """
-        hasty = 2.0 * moved[lost] > memory.spread[lost] * memory.age[lost]
-        for rows, n_candidates in ((lost[hasty], 1), (lost[~hasty], self.n_candidates)):
-            if not len(rows):
-                continue
-            fresh = self._full(queries[rows], n_candidates)
-            if n_candidates < self.n_candidates:
-                fresh = fresh._replace(spread=memory.spread[rows])
-            for old, new in zip(memory, fresh, strict=True):
-                old[rows] = new
-            self.indices[rows], self.distances[rows] = fresh.candidates[:, 0], fresh.distances[:, 0]
-
-    def _follow(self, queries: torch.Tensor, memory: _Memory) -> None:
-        vectors = self.searcher.vectors
-        everyone = torch.arange(len(queries), device=queries.device)
-        moved = pair_distances(queries, memory.reference, everyone, everyone)
-        _require_finite(moved)
-        memory.age.add_(1.0)
-        best = pair_distances(queries, vectors, everyone, self.indices)
-        slack = 1.0e-12 * (1.0 + moved + best)  # rounding of the three distances
-        # A query that left its horizon is searched anyway, and its candidates need no look.
-        inside = best <= memory.horizon - moved - slack
-        rivals = (memory.distances - moved[:, None] <= (best + slack)[:, None]) & inside[:, None]
-        rivals &= memory.candidates != self.indices[:, None]
-        who, slot = rivals.nonzero(as_tuple=True)
-        columns = memory.candidates[who, slot]
-        found = pair_distances(queries, vectors, who, columns)
-        table = torch.full_like(memory.distances, math.inf)
-        table[who, slot] = found
-        table = torch.cat([best[:, None], table], dim=1)
-        names = torch.cat([self.indices[:, None], memory.candidates], dim=1)
-        least = table.amin(1)
-        self.indices = names.masked_fill(table > least[:, None], len(vectors)).amin(1)
-        self.distances = least
-        lost = (~inside).nonzero(as_tuple=True)[0]
-        if len(lost):
-            self._renew(queries, memory, moved, lost)

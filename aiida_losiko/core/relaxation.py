@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from aiida_losiko.core.batch_relaxation import relax_batch
@@ -25,15 +24,13 @@ from aiida_losiko.core.structure_check import check_structure
 if TYPE_CHECKING:
     from ase import Atoms
 
-Weights = Mapping[str, float] | Iterable[Any] | None
-
 
 def relax(
     structures: Atoms | Iterable[Atoms],
     database: EnvironmentDatabase,
     *,
     settings: RelaxSettings | None = None,
-    weights: Weights = None,
+    weights: Iterable[Any] | None = None,
     callback: Callable[[StepReport], None] | None = None,
     progress: bool = False,
     max_seconds: float | None = None,
@@ -50,8 +47,8 @@ def relax(
         What is known.
     settings : RelaxSettings, optional
         How to relax; single settings can be given as keywords instead, or on top.
-    weights : mapping or sequence, optional
-        The c_i of Eq. 8: by species (`{"H": 2.0}`, others count one), or one array for each structure.
+    weights : sequence of array, optional
+        The c_i of Eq. 8, one array for each structure, on top of those by species that the settings may hold.
     callback : callable, optional
         Called with a `StepReport` at the start and after each step.
     progress : bool
@@ -79,7 +76,7 @@ def relax(
     """
     chosen = _settings(settings, overrides)
     atoms_list = _as_list(structures)
-    all_weights = _weights(weights, atoms_list)
+    all_weights = _weights(weights, chosen.weights or {}, atoms_list)
     results: list[Relaxation | None] = [None] * len(atoms_list)
     valid = []
     for number, atoms in enumerate(atoms_list):
@@ -134,24 +131,23 @@ def _as_list(structures: Atoms | Iterable[Atoms]) -> list[Atoms]:
     return [structures] if isinstance(structures, Atoms) else list(structures)
 
 
-def _weights(weights: Weights, structures: list[Atoms]) -> list[NDArray[np.float64]]:
+def _weights(
+    weights: Iterable[Any] | None, by_species: Mapping[str, float], structures: list[Atoms]
+) -> list[NDArray[np.float64]]:
     """The c_i of every structure as arrays of shape (n_atoms,)."""
-    if weights is None or isinstance(weights, Mapping):
-        by_species = dict(weights or {})
-        unknown = [symbol for symbol in by_species if symbol not in atomic_numbers]
-        if unknown:
-            raise LosikoError(f"weights name {unknown[0]!r}, which is no chemical element; give symbols such as 'H'")
-        arrays = [np.array([float(by_species.get(s, 1.0)) for s in atoms.symbols]) for atoms in structures]
-    else:
-        arrays = [np.asarray(w, dtype=np.float64) for w in weights]
-        if len(arrays) != len(structures):
-            raise LosikoError(f"weights for {len(arrays)} structures were given; there are {len(structures)}")
-    for number, (array, atoms) in enumerate(zip(arrays, structures, strict=True)):
-        if array.shape != (len(atoms),) or not np.isfinite(array).all() or (array < 0).any():
+    arrays = [np.array([float(by_species.get(s, 1.0)) for s in atoms.symbols]) for atoms in structures]
+    given = None if weights is None else [np.asarray(w, dtype=np.float64) for w in weights]
+    if given is None:
+        return arrays
+    if len(given) != len(structures):
+        raise LosikoError(f"weights for {len(given)} structures were given; there are {len(structures)}")
+    for number, array in enumerate(given):
+        if array.shape != arrays[number].shape or not np.isfinite(array).all() or (array < 0).any():
             raise LosikoError(
-                f"weights of structure {number} are not allowed; give {len(atoms)} numbers, zero or larger, "
+                f"weights of structure {number} are not allowed; give {len(arrays[number])} numbers, zero or larger, "
                 "one for each atom"
             )
+        arrays[number] = arrays[number] * array
     return arrays
 
 

@@ -8,7 +8,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from ase.data import chemical_symbols
+
 from aiida_losiko.core.errors import LosikoError
+
+_SYMBOLS = frozenset(chemical_symbols[1:])
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,9 @@ class RelaxSettings:
         Converged when no gradient row of the loss is longer than this, in 1/Angstrom.
     loss_tolerance : float
         Converged when two steps in a row change the loss by less than this.
+    relative_loss_tolerance : float
+        Converged also when two steps in a row change the loss by less than this part of it: where a match is not exact,
+        the last digits of the loss follow the differences between molecules, not the structure that is sought.
     max_step_length : float
         No atom moves further in one step, in Angstrom.
     kernel : str
@@ -34,6 +41,8 @@ class RelaxSettings:
     repulsion : float
         Strength of the repulsion between atoms that are closer than 0.8 of the shortest distance that the database has
         for their elements; it adds nothing to the loss of any other structure. Zero for Eq. 8 alone.
+    weights : dict, optional
+        The c_i of Eq. 8 by species, `{"H": 2.0}`; other species count one.
     relax_cell : bool
         Whether the lattice is relaxed with the positions, in its periodic directions.
     n_hops : int
@@ -59,10 +68,12 @@ class RelaxSettings:
     max_steps: int = 500
     fmax: float = 1e-4
     loss_tolerance: float = 1e-10
+    relative_loss_tolerance: float = 0.0
     max_step_length: float = 0.1
     kernel: str = "distance"
     kernel_degree: float = 2.0
     repulsion: float = 1.0
+    weights: dict[str, float] | None = None
     relax_cell: bool = False
     n_hops: int = 0
     hop_length: float = 0.5
@@ -78,11 +89,16 @@ class RelaxSettings:
         for name in ("max_steps", "n_hops", "seed", "batch_size"):
             self._check(name, _is_whole(getattr(self, name)), "a whole number, zero or larger")
         self._check("batch_size", self.batch_size >= 1, "1 or larger")
-        for name in ("fmax", "loss_tolerance", "repulsion", "noise_variance", "noise_decay"):
+        for name in ("fmax", "loss_tolerance", "relative_loss_tolerance", "repulsion", "noise_variance", "noise_decay"):
             self._check(name, _is_real(getattr(self, name)) and getattr(self, name) >= 0, "a number, zero or larger")
         for name in ("max_step_length", "kernel_degree", "hop_length"):
             self._check(name, _is_real(getattr(self, name)) and getattr(self, name) > 0, "a positive number")
         self._check("noise_decay", self.noise_decay > 0 or not self.noise_variance, "positive where there is noise")
+        weights = {} if self.weights is None else self.weights
+        allowed = isinstance(weights, dict) and all(_is_real(w) and w >= 0 for w in weights.values())
+        self._check("weights", allowed, "a mapping of species to numbers, zero or larger, such as {H: 2.0}")
+        unknown = [symbol for symbol in weights if symbol not in _SYMBOLS] if allowed else []
+        self._check("weights", not unknown, f"a mapping of chemical symbols, which {unknown} is not")
         self._check("relax_cell", isinstance(self.relax_cell, bool), "true or false")
         self._check("dtype", self.dtype in ("float32", "float64"), "float32 or float64")
         self._check("kernel", self.kernel in ("distance", "polynomial"), "distance or polynomial")

@@ -60,7 +60,7 @@ def test_the_defaults_name_every_parameter_that_there_is():
     from aiida_losiko.core.environments import EnvironmentDatabase
     from aiida_losiko.core.settings import RelaxSettings
 
-    protocol = load_protocol("water")
+    protocol = load_protocol("qm9")
     assert protocol.relax == RelaxSettings().to_dict()
     given_elsewhere = {"structures", "descriptor", "sources", "progress", "metadata"}
     parameters = inspect.signature(EnvironmentDatabase.build).parameters

@@ -198,10 +198,10 @@ def test_callback_sees_every_step(molecules: EnvironmentDatabase) -> None:
 def test_weights_bias_the_result(molecules: EnvironmentDatabase) -> None:
     start = displaced(molecule("C6H6"))
     (plain,) = relax(start, molecules)
-    (biased,) = relax(start, molecules, weights={"C": 50.0})
+    (biased,) = relax(start, molecules, settings=RelaxSettings(weights={"C": 50.0}))
     carbon = start.numbers == 6
     assert (biased.matches.distance[carbon] ** 2).sum() < (plain.matches.distance[carbon] ** 2).sum()
-    same = relax(start, molecules, weights=[np.where(carbon, 50.0, 1.0)])[0]
+    same = relax(start, molecules, weights=[np.where(carbon, 25.0, 1.0)], settings=RelaxSettings(weights={"C": 2.0}))[0]
     assert same.loss == pytest.approx(biased.loss, rel=1e-9)
 
 
@@ -236,6 +236,12 @@ def test_bad_structures_do_not_stop_the_others(molecules: EnvironmentDatabase) -
         assert result.to_dict()["loss"] is None
 
 
+@pytest.mark.parametrize("weights", [{"Qq": 1.0}, {"H": -1.0}, [1.0], {"H": "much"}])
+def test_wrong_weights_by_species(weights: object) -> None:
+    with pytest.raises(LosikoError, match="weights="):
+        RelaxSettings(weights=weights)  # type: ignore[arg-type]
+
+
 def test_a_single_atom_and_a_frozen_structure(molecules: EnvironmentDatabase) -> None:
     frozen = displaced(molecule("CH3OH"))
     frozen.set_constraint(FixAtoms(range(6)))
@@ -256,7 +262,6 @@ def test_a_single_atom_and_a_frozen_structure(molecules: EnvironmentDatabase) ->
         ({"dtype": "float16"}, "float16"),
         ({"device": "abacus"}, "abacus"),
         ({"weights": [[1.0, 1.0]]}, "weights of structure 0"),
-        ({"weights": {"Qq": 1.0}}, "Qq"),
     ],
 )
 def test_wrong_settings_are_told_in_one_line(change: dict, words: str, molecules: EnvironmentDatabase) -> None:
