@@ -164,7 +164,10 @@ def run_case(name: str, atoms: Atoms, bar: float, rounds: int) -> list[bool]:
     }
     for method in ("numerical",) if periodic else ("analytical", "numerical"):
         contestants[f"DScribe {method}"] = dscribe(atoms, settings, targets, method)
-    contestants["featomic"] = featomic(atoms, settings)
+    try:
+        contestants["featomic"] = featomic(atoms, settings)
+    except ImportError as error:
+        print(f"featomic is left out ({error}): pip install featomic-torch")
 
     print(
         f"{name}: {atoms.get_chemical_formula()}, {len(atoms)} atoms, "

@@ -99,10 +99,12 @@ def rmsd_histogram(before: ArrayLike, after: ArrayLike, *, title: str = "") -> F
         axes.hist(values, edges, color=colour, alpha=0.35)
         axes.hist(values, edges, color=colour, histtype="step", linewidth=1.4)
         axes.axvline(median, color=colour, linestyle="--", linewidth=1.2, label=f"{label}, median {median:.3f} Å")
-    axes.set(xlabel="RMSD to the true structure (Å)", ylabel="number of structures", xlim=(0, edges[-1]), title=title)
+    axes.set(xlabel="RMSD to the true structure (Å)", ylabel="number of structures", xlim=(0, edges[-1]))
+    axes.set_title(title, pad=24)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     if axes.get_legend_handles_labels()[0]:
-        axes.legend()
+        # Above the axes, where no bar or line can be under it.
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return figure
 
 
