@@ -167,7 +167,7 @@ def run_case(name: str, atoms: Atoms, bar: float, rounds: int) -> list[bool]:
     try:
         contestants["featomic"] = featomic(atoms, settings)
     except ImportError as error:
-        print(f"featomic is left out ({error}): pip install featomic-torch")
+        print(f"featomic is left out ({error}): pip install 'aiida-losiko[benchmarks]'")
 
     print(
         f"{name}: {atoms.get_chemical_formula()}, {len(atoms)} atoms, "
