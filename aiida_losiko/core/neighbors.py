@@ -100,6 +100,13 @@ class NeighborTable:
         Radius of the neighbourhood in Angstrom.
     skin : float
         Extra radius in Angstrom.
+
+    Attributes
+    ----------
+    index : Tensor of int64, shape (n_atoms, n_neighbors)
+        The neighbours of each atom; padding repeats the atom itself.
+    n_neighbors : Tensor of int64, shape (n_atoms,)
+        How many entries of each row are no padding.
     """
 
     def __init__(self, cutoff: float, skin: float = 0.5) -> None:
@@ -110,6 +117,7 @@ class NeighborTable:
         self._positions: torch.Tensor | None = None
         self._cells: torch.Tensor | None = None
         self.index = torch.empty((0, 1), dtype=torch.int64)
+        self.n_neighbors = torch.empty(0, dtype=torch.int64)
         self._shifts: torch.Tensor | None = None
         self._padding = torch.empty((0, 1), dtype=torch.bool)
 
@@ -170,6 +178,7 @@ class NeighborTable:
         padding[center, column] = False
         device = batch.positions.device
         self.index = torch.as_tensor(index, device=device)
+        self.n_neighbors = torch.as_tensor(counts + 1, device=device)
         self._padding = torch.as_tensor(padding, device=device)
         self._shifts = None
         if shift.any():

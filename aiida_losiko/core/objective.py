@@ -17,6 +17,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from ase.data import chemical_symbols, covalent_radii
+from numpy.typing import NDArray
 
 from aiida_losiko.core.descriptors.base import Descriptor, species_positions
 from aiida_losiko.core.environments import EnvironmentDatabase
@@ -27,8 +28,8 @@ from aiida_losiko.core.tracking import TrackedNearest
 KERNELS = ("distance", "polynomial")
 # The repulsion begins at this part of the shortest distance that the database has for a pair of elements.
 REPULSION_RANGE = 0.8
-# Centres that are worked on together: large enough to hide the cost of calls, small enough to stay in the cache.
-CENTERS_PER_CHUNK = 96
+# Numbers of one of the arrays of a chunk of centres: enough to hide the cost of calls, few enough to stay in the cache.
+CHUNK_ELEMENTS = 1 << 17
 
 
 @dataclass
@@ -82,12 +83,14 @@ class _SpeciesGroup:
 
 
 class _Chunk:
-    """Neighbouring atoms of a batch, small enough for the cache."""
+    """Atoms of structures that hold the same elements, few enough for the cache.
 
-    def __init__(self, start: int, stop: int, batch: StructureBatch, database: EnvironmentDatabase) -> None:
-        self.rows = slice(start, stop)
+    What is absent from them need not be computed, which it would have to be with others of more elements among them.
+    """
+
+    def __init__(self, rows: torch.Tensor, batch: StructureBatch, database: EnvironmentDatabase) -> None:
+        self.rows = rows
         self.descriptor: Descriptor = database.descriptor
-        self._database = database
         self._numbers = batch.numbers
         numbers = batch.numbers[self.rows]
         self.groups = [
@@ -100,7 +103,9 @@ class _Chunk:
 
     def set_neighbors(self, table: NeighborTable) -> None:
         """Take note of the elements among the neighbours, after the table changed."""
-        neighbors = self._numbers[table.index[self.rows]]
+        # The table is as wide as the longest row of the batch; the rows of a chunk may be shorter.
+        self.width = int(table.n_neighbors[self.rows].max())
+        neighbors = self._numbers[table.index[self.rows, : self.width]]
         self.present = self.descriptor.check_species(np.unique(neighbors.cpu().numpy()))
         self.species_index = species_positions(self.present, neighbors)
         columns = self.descriptor.columns(self.present)
@@ -156,10 +161,24 @@ class LocalSimilarityObjective:
         self._chunks = self._cut()
 
     def _cut(self) -> list[_Chunk]:
-        n_atoms = len(self.batch.numbers)
-        n_chunks = max(1, round(n_atoms / CENTERS_PER_CHUNK))
-        edges = [n_atoms * k // n_chunks for k in range(n_chunks + 1)]
-        return [_Chunk(a, b, self.batch, self.database) for a, b in pairwise(edges) if b > a]
+        """Chunks of atoms, by the elements that their structures hold."""
+        index = self.batch.structure_index.cpu().numpy()
+        numbers = self.batch.numbers.cpu().numpy()
+        device = self.batch.positions.device
+        starts = np.searchsorted(index, np.arange(self.batch.n_structures + 1))
+        by_elements: dict[tuple[int, ...], list[NDArray[np.int64]]] = {}
+        for start, stop in sorted(pairwise(starts), key=lambda edges: edges[1] - edges[0]):
+            elements = tuple(sorted(set(numbers[start:stop].tolist())))
+            by_elements.setdefault(elements, []).append(np.arange(start, stop))
+        chunks = []
+        for elements, parts in by_elements.items():
+            atoms = np.concatenate(parts)
+            columns = self.database.descriptor.columns(elements)
+            n_features = self.database.descriptor.n_features if columns is None else len(columns)
+            size = int(np.clip(CHUNK_ELEMENTS // n_features, 16, 512))
+            for rows in np.array_split(atoms, max(1, round(len(atoms) / size))):
+                chunks.append(_Chunk(torch.as_tensor(rows, device=device), self.batch, self.database))
+        return chunks
 
     def keep(self, structures: torch.Tensor) -> None:
         """Go on with those structures for which the mask, shape (n_structures,), is true."""
@@ -182,15 +201,18 @@ class LocalSimilarityObjective:
                 chunk.set_neighbors(self._table)
             self._range = self._range_of_pair[batch.numbers[:, None], batch.numbers[self._table.index]]
         vectors, inside, squared = self._table.vectors(batch)
-        vector_gradient = torch.empty_like(vectors)
+        vector_gradient = torch.zeros_like(vectors)
         atom_loss = torch.empty_like(positions[:, 0])
         distance = torch.empty_like(atom_loss)
         environment = torch.empty_like(batch.numbers)
         for chunk in self._chunks:
             rows = chunk.rows
-            atom_loss[rows], distance[rows], environment[rows], vector_gradient[rows] = self._evaluate_chunk(
-                chunk, vectors[rows], inside[rows]
-            )
+            (
+                atom_loss[rows],
+                distance[rows],
+                environment[rows],
+                vector_gradient[rows, : chunk.width],
+            ) = self._evaluate_chunk(chunk, vectors[rows, : chunk.width], inside[rows, : chunk.width])
         if self._repulsion:
             self._repel(vectors, squared, atom_loss, vector_gradient)
         n_structures = batch.n_structures
