@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from aiida_losiko.core.database_file import Tensors, write_tensors
 from aiida_losiko.core.descriptors import make_descriptor
-from aiida_losiko.core.environments import EnvironmentDatabase
-from aiida_losiko.core.tracking import TrackedNearest
+from aiida_losiko.core.environments.database import EnvironmentDatabase
+from aiida_losiko.core.environments.file import Tensors, write_tensors
+from aiida_losiko.core.environments.tracking import TrackedNearest
 
 DESCRIPTOR = {"name": "soap", "species": ["H", "C"], "r_cut": 4.0, "n_max": 2, "l_max": 2, "sigma": 0.5}
 ATOMS_PER_SOURCE = 20

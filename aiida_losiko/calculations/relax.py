@@ -152,7 +152,7 @@ class RelaxCalculation(LosikoCalculation):
         return self._job(folder, command, parameters, copies, [RELAXED_FILE, REPORT_FILE])
 
     def _write_structure(self, path: Path) -> None:
-        from aiida_losiko.core.structure_file import write_structures
+        from aiida_losiko.core.structures import write_structures
 
         fixed = self.inputs.fixed_atoms.get_list() if "fixed_atoms" in self.inputs else None
         write_structures(path, [structure_to_atoms(self.inputs.structure, fixed)])

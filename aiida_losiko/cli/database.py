@@ -23,7 +23,7 @@ from aiida_losiko.cli.outputs import check_output_paths, to_json
 from aiida_losiko.core.errors import LosikoError
 
 if TYPE_CHECKING:
-    from aiida_losiko.core.environments import EnvironmentDatabase
+    from aiida_losiko.core.environments.database import EnvironmentDatabase
 
 
 @click.group()
@@ -72,7 +72,7 @@ def build(
 
     from aiida_losiko import __version__
     from aiida_losiko.core.descriptors import make_descriptor
-    from aiida_losiko.core.environments import EnvironmentDatabase
+    from aiida_losiko.core.environments.database import EnvironmentDatabase
 
     wanted = _split_species(species)
     # Bad values are told before thousands of files are read; one species is enough for that.
@@ -152,7 +152,7 @@ def info(path: str, as_json: bool, verify: bool) -> None:
     Columns: environments per species, and the reach, the distance of normalised descriptors beyond which an atom
     lies outside of what the database knows.
     """
-    from aiida_losiko.core.environments import EnvironmentDatabase
+    from aiida_losiko.core.environments.database import EnvironmentDatabase
 
     loaded = EnvironmentDatabase.load(path, verify=verify)
     if as_json:

@@ -68,7 +68,7 @@ def read_entries(
     LosikoError
         The only file is unreadable, or a structure lacks the required key.
     """
-    from aiida_losiko.core.structure_file import read_any
+    from aiida_losiko.core.structures import read_any
 
     entries: list[Entry] = []
     for file in files:
@@ -110,7 +110,7 @@ def check_entries(entries: Sequence[Entry], species: Sequence[str] | None = None
     LosikoError
         None of them can be used. Where there is only one the message is its reason.
     """
-    from aiida_losiko.core.structure_file import check_structure
+    from aiida_losiko.core.structures import check_structure
 
     for entry in entries:
         if entry.error is not None or entry.atoms is None:

@@ -61,7 +61,7 @@ def check_output_format(name: str, sample: Sequence[Atoms]) -> None:
     LosikoError
         The format is not known or cannot hold these structures.
     """
-    from aiida_losiko.core.structure_file import write_any
+    from aiida_losiko.core.structures import write_any
 
     with tempfile.TemporaryDirectory() as folder:
         write_any(Path(folder) / Path(name).name, list(sample[:_SAMPLE]))

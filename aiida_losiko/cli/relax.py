@@ -24,9 +24,9 @@ from aiida_losiko.cli.stopping import StopRequest
 from aiida_losiko.core.errors import LosikoError
 
 if TYPE_CHECKING:
-    from aiida_losiko.core.environments import EnvironmentDatabase
+    from aiida_losiko.core.environments.database import EnvironmentDatabase
     from aiida_losiko.core.protocols import Protocol
-    from aiida_losiko.core.results import Relaxation
+    from aiida_losiko.core.relaxation.results import Relaxation
 
 
 @click.command()
@@ -75,8 +75,8 @@ def relax(
     check_output_paths({"--output": output, "--report": report}, inputs)
 
     from aiida_losiko.cli import report as reporting
-    from aiida_losiko.core.environments import EnvironmentDatabase
-    from aiida_losiko.core.relaxation import relax as relax_structures
+    from aiida_losiko.core.environments.database import EnvironmentDatabase
+    from aiida_losiko.core.relaxation.driver import relax as relax_structures
     from aiida_losiko.core.settings import RelaxSettings
 
     database = EnvironmentDatabase.load(database_file)

@@ -14,7 +14,7 @@ from aiida_losiko.cli.outputs import staged, to_json
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from aiida_losiko.core.results import Relaxation
+    from aiida_losiko.core.relaxation.results import Relaxation
 
 REPORT_FORMAT = "losiko-report/1"
 MAX_ROWS = 20
@@ -67,7 +67,7 @@ def write(
     output: str, report: str | None, entries: Sequence[Entry], results: Sequence[Relaxation | None], run: Run
 ) -> None:
     """Write the structures and, if asked for, the report: both or none."""
-    from aiida_losiko.core.structure_file import write_any
+    from aiida_losiko.core.structures import write_any
 
     structures = [annotated(e, r) for e, r in zip(entries, results, strict=True) if e.atoms is not None]
     with staged(report, to_json(document(entries, results, run)) if report else ""):
@@ -157,7 +157,7 @@ def where_to_go(
         )
     elif output.endswith(".npz"):
         lines.append(
-            f"Next: python -c 'from aiida_losiko.core.structure_file import read_any; print(read_any(\"{output}\"))'"
+            f"Next: python -c 'from aiida_losiko.core.structures import read_any; print(read_any(\"{output}\"))'"
         )
     else:
         lines.append(f"Next: ase gui {quoted}")

@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aiida_losiko.core.calculator import LosikoCalculator
     from aiida_losiko.core.descriptors import SoapPowerSpectrum, make_descriptor
-    from aiida_losiko.core.environments import EnvironmentDatabase
+    from aiida_losiko.core.environments.database import EnvironmentDatabase
     from aiida_losiko.core.errors import LosikoError
     from aiida_losiko.core.protocols import load_protocol
-    from aiida_losiko.core.relaxation import relax
-    from aiida_losiko.core.results import Matches, Relaxation
-    from aiida_losiko.core.run import StepReport
+    from aiida_losiko.core.relaxation.driver import relax
+    from aiida_losiko.core.relaxation.results import Matches, Relaxation
+    from aiida_losiko.core.relaxation.run import StepReport
     from aiida_losiko.core.settings import RelaxSettings
 
 _HOMES = {
-    "EnvironmentDatabase": "environments",
+    "EnvironmentDatabase": "environments.database",
     "LosikoCalculator": "calculator",
     "LosikoError": "errors",
-    "Matches": "results",
+    "Matches": "relaxation.results",
     "RelaxSettings": "settings",
-    "Relaxation": "results",
+    "Relaxation": "relaxation.results",
     "SoapPowerSpectrum": "descriptors",
-    "StepReport": "run",
+    "StepReport": "relaxation.run",
     "load_protocol": "protocols",
     "make_descriptor": "descriptors",
-    "relax": "relaxation",
+    "relax": "relaxation.driver",
 }
 
 __all__ = [

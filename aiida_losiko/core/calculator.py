@@ -8,10 +8,10 @@ import torch
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from aiida_losiko.core.environments import EnvironmentDatabase
+from aiida_losiko.core.environments.database import EnvironmentDatabase
 from aiida_losiko.core.neighbors import StructureBatch
 from aiida_losiko.core.objective import LocalSimilarityObjective
-from aiida_losiko.core.structure_check import check_structure
+from aiida_losiko.core.structures import check_structure
 
 if TYPE_CHECKING:
     from ase import Atoms

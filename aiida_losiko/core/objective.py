@@ -20,10 +20,10 @@ from ase.data import chemical_symbols, covalent_radii
 from numpy.typing import NDArray
 
 from aiida_losiko.core.descriptors.base import Descriptor, species_positions
-from aiida_losiko.core.environments import EnvironmentDatabase
+from aiida_losiko.core.environments.database import EnvironmentDatabase
+from aiida_losiko.core.environments.tracking import TrackedNearest
 from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.core.neighbors import NeighborTable, StructureBatch, scatter_to_atoms
-from aiida_losiko.core.tracking import TrackedNearest
 
 KERNELS = ("distance", "polynomial")
 # The repulsion begins at this part of the shortest distance that the database has for a pair of elements.

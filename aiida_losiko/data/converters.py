@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from aiida.orm import StructureData
 
 from aiida_losiko.core.errors import LosikoError
-from aiida_losiko.data.structure_set import StructureSetData
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+    from aiida_losiko.data.structure_set import StructureSetData
 
 __all__ = ("DEFAULT_IDENTIFIER", "atoms_to_structure", "node_to_atoms", "structure_to_atoms")
 
@@ -118,7 +119,7 @@ def node_to_atoms(node: StructureData | StructureSetData) -> list[Atoms]:
     LosikoError
         If a structure is partially occupied.
     """
-    return node.get_atoms() if isinstance(node, StructureSetData) else [structure_to_atoms(node)]
+    return [structure_to_atoms(node)] if isinstance(node, StructureData) else node.get_atoms()
 
 
 def _fix(atoms: Atoms, indices: Sequence[int]) -> None:

@@ -14,7 +14,7 @@ from aiida.orm import Data
 from aiida_losiko.core.errors import LosikoError
 
 if TYPE_CHECKING:
-    from aiida_losiko.core.environments import EnvironmentDatabase
+    from aiida_losiko.core.environments.database import EnvironmentDatabase
 
 __all__ = ("EnvironmentDatabaseData",)
 
@@ -69,7 +69,7 @@ class EnvironmentDatabaseData(Data):
         LosikoError
             If the file is no environment database.
         """
-        from aiida_losiko.core.environments import EnvironmentDatabase
+        from aiida_losiko.core.environments.database import EnvironmentDatabase
 
         if isinstance(database, str | Path):
             path = Path(database).absolute()
@@ -160,7 +160,7 @@ class EnvironmentDatabaseData(Data):
         return copy
 
     def _open(self) -> EnvironmentDatabase:
-        from aiida_losiko.core.environments import EnvironmentDatabase
+        from aiida_losiko.core.environments.database import EnvironmentDatabase
 
         path = self._plain_file()
         if path is not None:

@@ -12,6 +12,7 @@ from aiida.common.exceptions import ValidationError
 from aiida.orm import Data, StructureData
 
 from aiida_losiko.core.errors import LosikoError
+from aiida_losiko.data.converters import atoms_to_structure
 from aiida_losiko.data.set_content import (
     SOURCE_KEYS,
     check_source,
@@ -32,7 +33,7 @@ __all__ = ("StructureSetData",)
 class StructureSetData(Data):
     """A set of structures: what a database is built from, what a relaxation works through.
 
-    The arrays lie in the node's repository as `structures.npz`, the set file of `aiida_losiko.core.structure_file`:
+    The arrays lie in the node's repository as `structures.npz`, the set file of `aiida_losiko.core.structures`:
     numbers, positions (Angstrom), cells, periodicity, identifiers, `Atoms.info`, `FixAtoms` constraints and per-atom
     arrays. Equal content gives equal bytes, hence the same node hash, and thus caching. In the database itself there
     are only small attributes to search for: `n_structures`, `n_atoms` (total), `elements` (sorted by atomic number),
@@ -92,7 +93,7 @@ class StructureSetData(Data):
         LosikoError
             If the file is empty or unreadable, or as for the class.
         """
-        from aiida_losiko.core.structure_file import read_any
+        from aiida_losiko.core.structures import read_any
 
         return cls(read_any(path), source=source, **kwargs)
 
@@ -127,7 +128,7 @@ class StructureSetData(Data):
         LosikoError
             See the class.
         """
-        from aiida_losiko.core.structure_file import write_structures
+        from aiida_losiko.core.structures import write_structures
 
         structures = list(structures)
         if not structures:
@@ -217,8 +218,6 @@ class StructureSetData(Data):
 
         The new node has no link to the set. Where provenance matters, hand the set itself to the process.
         """
-        from aiida_losiko.data.converters import atoms_to_structure
-
         return atoms_to_structure(self.get_ase(index))
 
     def find_stored(self) -> StructureSetData | None:
@@ -240,7 +239,7 @@ class StructureSetData(Data):
         return copy
 
     def _read(self) -> list[Atoms]:
-        from aiida_losiko.core.structure_file import read_structures
+        from aiida_losiko.core.structures import read_structures
 
         if self._structures is None:
             with self.base.repository.open(self.FILENAME, "rb") as handle:

@@ -42,7 +42,7 @@ class RelaxParser(LosikoParser):
         -------
         ExitCode or None
         """
-        from aiida_losiko.core.structure_file import read_structures
+        from aiida_losiko.core.structures import read_structures
 
         folder = Path(kwargs["retrieved_temporary_folder"])
         if exit_code := self.missing(folder, RELAXED_FILE, REPORT_FILE):

@@ -90,7 +90,7 @@ def iterate_collection(path: Path, wanted: Wanted) -> Numbered:
 
     The gdb number is taken from ``info["identifier"]`` (``gdb_57``) or a number in ``info["gdb"]``.
     """
-    from aiida_losiko.core.structure_file import read_any
+    from aiida_losiko.core.structures import read_any
 
     for i, atoms in enumerate(read_any(path)):
         identifier = str(atoms.info.get("identifier", atoms.info.get("gdb", ""))).strip()

@@ -11,7 +11,7 @@ from aiida.orm import Dict, List
 from ase.build import molecule
 
 from aiida_losiko.calculations.relax import RelaxCalculation, validate_structures
-from aiida_losiko.core.structure_file import read_structures
+from aiida_losiko.core.structures import read_structures
 from aiida_losiko.data import atoms_to_structure
 
 

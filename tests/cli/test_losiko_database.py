@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.build import molecule
 from ase.io import write
 
-from aiida_losiko.core.environments import EnvironmentDatabase
+from aiida_losiko.core.environments.database import EnvironmentDatabase
 
 
 def test_build_keeps_identifiers_species_and_protocol(database, known):

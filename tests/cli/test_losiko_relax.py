@@ -12,7 +12,7 @@ from ase.constraints import FixAtoms
 from ase.io import read, write
 
 from aiida_losiko import __version__
-from aiida_losiko.core.structure_file import read_any, write_any
+from aiida_losiko.core.structures import read_any, write_any
 
 HALF_OCCUPIED = """data_half
 _cell_length_a 4
@@ -324,7 +324,7 @@ def test_a_bug_keeps_its_traceback(losiko, database, rough_file, outputs, monkey
     def bug(*_, **__):
         raise KeyError("a bug")
 
-    monkeypatch.setattr("aiida_losiko.core.relaxation.relax", bug)
+    monkeypatch.setattr("aiida_losiko.core.relaxation.driver.relax", bug)
     with pytest.raises(KeyError, match="a bug"):
         losiko("relax", rough_file, "-d", database, *outputs.arguments)
     outputs.assert_untouched()

@@ -9,9 +9,9 @@ from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 
 from aiida_losiko.core import EnvironmentDatabase, LosikoError, SoapPowerSpectrum
-from aiida_losiko.core.degrees_of_freedom import DegreesOfFreedom
 from aiida_losiko.core.neighbors import StructureBatch
 from aiida_losiko.core.objective import LocalSimilarityObjective
+from aiida_losiko.core.relaxation.degrees_of_freedom import DegreesOfFreedom
 
 
 def rattled(atoms: Atoms, size: float = 0.15, seed: int = 0) -> Atoms:

@@ -57,7 +57,7 @@ def test_every_protocol_is_usable(name):
 
 
 def test_the_defaults_name_every_parameter_that_there_is():
-    from aiida_losiko.core.environments import EnvironmentDatabase
+    from aiida_losiko.core.environments.database import EnvironmentDatabase
     from aiida_losiko.core.settings import RelaxSettings
 
     protocol = load_protocol("qm9")

@@ -149,7 +149,7 @@ def test_a_stored_set_does_not_change(make_set, make_molecules):
 
 
 def test_from_file(make_molecules, tmp_path, aiida_profile):
-    from aiida_losiko.core.structure_file import write_any
+    from aiida_losiko.core.structures import write_any
 
     write_any(tmp_path / "set.extxyz", make_molecules("H2O", "CH4"))
     assert StructureSetData.from_file(tmp_path / "set.extxyz").get_identifiers() == ["g2:H2O", "g2:CH4"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ase.build import molecule
 
-from aiida_losiko.core.structure_file import write_structures
+from aiida_losiko.core.structures import write_structures
 from aiida_losiko.data import atoms_to_structure
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "x.py", line 1\nRuntimeError: out of luck\n'

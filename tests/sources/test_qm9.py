@@ -7,7 +7,7 @@ import pytest
 from ase import Atoms
 
 from aiida_losiko.core.errors import LosikoError
-from aiida_losiko.core.structure_file import write_any
+from aiida_losiko.core.structures import write_any
 from aiida_losiko.sources import load_source
 from aiida_losiko.sources.qm9 import read_qm9
 from aiida_losiko.sources.qm9_format import PROPERTY_UNITS, parse_molecule, read_uncharacterized

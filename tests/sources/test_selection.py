@@ -8,7 +8,7 @@ import pytest
 from ase.collections import g2
 
 from aiida_losiko.core.errors import LosikoError
-from aiida_losiko.core.structure_file import check_structure
+from aiida_losiko.core.structures import check_structure
 from aiida_losiko.sources import load_source, source_names
 from aiida_losiko.sources.g2 import ELEMENTS, HELD_OUT, g2_names, read_g2
 from aiida_losiko.sources.qm9 import NAMED, paper_b_numbers, paper_numbers, read_qm9

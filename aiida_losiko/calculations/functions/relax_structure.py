@@ -46,7 +46,7 @@ def relax_structure(
 
 def _relax(structure: StructureData, database: EnvironmentDatabaseData, parameters: dict[str, Any]) -> dict[str, Any]:
     from aiida_losiko.core.protocols import DEFAULT_PROTOCOL, load_protocol
-    from aiida_losiko.core.relaxation import relax
+    from aiida_losiko.core.relaxation.driver import relax
     from aiida_losiko.core.settings import RelaxSettings
 
     fixed = parameters.pop("fixed_atoms", None)

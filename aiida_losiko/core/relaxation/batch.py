@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aiida_losiko.core.degrees_of_freedom import DegreesOfFreedom
 from aiida_losiko.core.neighbors import StructureBatch
 from aiida_losiko.core.objective import Evaluation, LocalSimilarityObjective
 from aiida_losiko.core.optimizers import NoiseSchedule, make_optimizer, resolve_optimizer
-from aiida_losiko.core.results import Relaxation
-from aiida_losiko.core.run import Run, StepReport
+from aiida_losiko.core.relaxation.degrees_of_freedom import DegreesOfFreedom
+from aiida_losiko.core.relaxation.results import Relaxation
+from aiida_losiko.core.relaxation.run import Run, StepReport
+from aiida_losiko.core.structures import fixed_mask
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -43,7 +44,7 @@ class Preparation:
         settings = run.settings
         dtype = getattr(torch, settings.dtype)
         batch = StructureBatch.from_atoms(structures, dtype, settings.device)
-        free = torch.as_tensor(np.concatenate([free_atoms(atoms) for atoms in structures]), device=settings.device)
+        free = torch.as_tensor(np.concatenate([~fixed_mask(atoms) for atoms in structures]), device=settings.device)
         objective = LocalSimilarityObjective(
             batch,
             run.database,
@@ -54,17 +55,6 @@ class Preparation:
             repulsion=settings.repulsion,
         )
         return cls(batch, objective, DegreesOfFreedom(batch, settings.relax_cell), free)
-
-
-def free_atoms(atoms: Atoms) -> NDArray[np.bool_]:
-    """Atoms that no `FixAtoms` constraint holds, shape (n_atoms,)."""
-    from ase.constraints import FixAtoms
-
-    free = np.ones(len(atoms), dtype=bool)
-    for constraint in atoms.constraints:
-        if isinstance(constraint, FixAtoms):
-            free[constraint.index] = False
-    return free
 
 
 def relax_batch(

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aiida_losiko.core.database_file import FORMAT, MappedTensors, Tensors, open_tensors, write_tensors
-from aiida_losiko.core.environment_building import build_blocks, named_structures
+from aiida_losiko.core.environments.building import build_blocks, named_structures
+from aiida_losiko.core.environments.file import FORMAT, MappedTensors, Tensors, open_tensors, write_tensors
+from aiida_losiko.core.environments.matching import NearestEnvironments
+from aiida_losiko.core.environments.thinning import check_selection
 from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.core.files import to_jsonable
-from aiida_losiko.core.matching import NearestEnvironments
-from aiida_losiko.core.selection import check_selection
 
 if TYPE_CHECKING:
     from ase import Atoms

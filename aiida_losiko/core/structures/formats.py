@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from aiida_losiko.core.errors import LosikoError
-from aiida_losiko.core.files import temporary_target, to_jsonable
-from aiida_losiko.core.structure_check import partial_site
+from aiida_losiko.core.files import temporary_target
+from aiida_losiko.core.structures.check import partial_site
+from aiida_losiko.core.structures.content import fixed_mask, jsonable_info
+from aiida_losiko.core.structures.set_file import read_structures, write_structures
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -80,8 +79,6 @@ def write_any(path: str | Path, structures: Atoms | Iterable[Atoms]) -> None:
         Nothing to write, an unknown format, one that cannot be written or cannot hold many structures, or a
         structure that the format cannot hold.
     """
-    from aiida_losiko.core.structure_file import write_structures
-
     path = Path(path)
     items = _as_list(structures)
     if not items:
@@ -119,8 +116,6 @@ def _as_list(structures: Atoms | Iterable[Atoms]) -> list[Atoms]:
 
 
 def _read_set(path: Path, index: str | int) -> list[Atoms]:
-    from aiida_losiko.core.structure_file import read_structures
-
     structures = read_structures(path)
     try:
         if isinstance(index, int):
@@ -190,34 +185,3 @@ def _for_extxyz(atoms: Atoms, clean: dict[str, Any]) -> Atoms:
     mask = fixed_mask(atoms)
     copy.set_constraint(FixAtoms(mask=mask) if mask.any() else None)
     return copy
-
-
-def fixed_mask(atoms: Atoms) -> NDArray[np.bool_]:
-    """Which atoms (n_atoms,) are under ``FixAtoms``; other constraints are left out with a warning."""
-    from ase.constraints import FixAtoms
-
-    mask = np.zeros(len(atoms), dtype=bool)
-    for constraint in atoms.constraints:
-        if isinstance(constraint, FixAtoms):
-            mask[constraint.index] = True
-        else:
-            kind = type(constraint).__name__
-            warnings.warn(f"constraint {kind} is left out: only FixAtoms is kept in files", UserWarning, stacklevel=4)
-    return mask
-
-
-def jsonable_info(structures: Sequence[Atoms]) -> list[dict[str, Any]]:
-    """``Atoms.info`` of each structure as JSON values; what cannot be is left out with one warning per key."""
-    result = []
-    dropped: dict[str, str] = {}
-    for atoms in structures:
-        kept = {}
-        for key, value in atoms.info.items():
-            try:
-                kept[str(key)] = to_jsonable(value)
-            except TypeError as exc:
-                dropped[str(key)] = str(exc)
-        result.append(kept)
-    for key, reason in dropped.items():
-        warnings.warn(f"info entry {key!r} is left out: {reason} has no JSON form", UserWarning, stacklevel=4)
-    return result

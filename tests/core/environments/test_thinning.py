@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from aiida_losiko.core.environments.thinning import DuplicateMerger, check_selection, farthest_points, thin
 from aiida_losiko.core.errors import LosikoError
-from aiida_losiko.core.selection import DuplicateMerger, check_selection, farthest_points, thin
 
 
 def merge_naively(vectors, tolerance):

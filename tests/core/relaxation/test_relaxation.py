@@ -12,7 +12,7 @@ from ase.constraints import FixAtoms
 
 from aiida_losiko.core import EnvironmentDatabase, LosikoError, RelaxSettings, SoapPowerSpectrum, relax
 from aiida_losiko.core.metrics import rmsd
-from aiida_losiko.core.run import StepReport
+from aiida_losiko.core.relaxation.run import StepReport
 
 TIGHT = {"fmax": 1e-7, "loss_tolerance": 1e-15}
 
@@ -142,6 +142,15 @@ def test_collapsed_and_lost_atoms_are_flagged(water: EnvironmentDatabase) -> Non
     results = relax([close, far], water, max_steps=0)
     assert results[0].flags == ("collapsed",)
     assert results[1].flags == ("lost_atoms",)
+
+
+def test_a_molecule_that_falls_apart_is_flagged() -> None:
+    # The database knows the two halves of ethane only, as radicals, so that the whole is driven apart.
+    soap = SoapPowerSpectrum(["H", "C"], r_cut=4.0, n_max=4, l_max=3, sigma=0.35)
+    radical = EnvironmentDatabase.build([molecule("CH3")], soap)
+    (result,) = relax(displaced(molecule("C2H6")), radical, max_steps=200)
+    assert result.atoms.get_distance(0, 1) > 2.0
+    assert result.flags == ("fragmented",)
 
 
 def test_repulsion_parts_atoms_that_sit_on_each_other(water: EnvironmentDatabase) -> None:

@@ -15,7 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixedPlane
 
 from aiida_losiko.core.errors import LosikoError
-from aiida_losiko.core.structure_file import (
+from aiida_losiko.core.structures import (
     FORMAT,
     check_structure,
     read_any,
@@ -383,7 +383,7 @@ def test_species_are_named():
 
 def test_import_stays_light():
     code = (
-        "import sys, aiida_losiko.core.structure_file; "
+        "import sys, aiida_losiko.core.structures.set_file; "
         "print([m for m in ('ase.io', 'torch', 'scipy', 'aiida') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from aiida_losiko.core.environments import EnvironmentDatabase
+    from aiida_losiko.core.environments.database import EnvironmentDatabase
 
 
 @dataclass
@@ -91,7 +91,8 @@ class Relaxation:
         Wall time of its batch, shared equally between the structures of the batch.
     flags : tuple of str
         Warnings on the structure: `collapsed` (atoms far closer than any pair in the database), `exploded_cell`
-        (volume changed more than threefold), `lost_atoms` (an atom without neighbours within r_cut).
+        (volume changed more than threefold), `lost_atoms` (an atom without neighbours within r_cut), `fragmented` (a
+        molecule in more pieces than at the start; the pieces alone may match well).
     error : str, optional
         Why the structure could not be done.
     loss_history : list of float

@@ -10,7 +10,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from aiida_losiko.core.environments import EnvironmentDatabase
+from aiida_losiko.core.environments.database import EnvironmentDatabase
 from aiida_losiko.core.errors import LosikoError
 
 
@@ -136,8 +136,8 @@ def test_reach_is_the_leave_one_source_out_quantile(quantile):
 
 
 def test_reach_of_a_large_block_is_sampled(monkeypatch, database):
-    monkeypatch.setattr("aiida_losiko.core.environments._CALIBRATE_ALL", 10)
-    monkeypatch.setattr("aiida_losiko.core.environments._CALIBRATE_SAMPLE", 8)
+    monkeypatch.setattr("aiida_losiko.core.environments.database._CALIBRATE_ALL", 10)
+    monkeypatch.setattr("aiida_losiko.core.environments.database._CALIBRATE_SAMPLE", 8)
     sampled = EnvironmentDatabase.build(molecules(), ToyDescriptor(), NAMES)
     looked_at = ~np.isnan(sampled.leave_one_out("H"))
     assert looked_at.sum() == 8

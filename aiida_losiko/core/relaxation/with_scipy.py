@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aiida_losiko.core.batch_relaxation import Preparation
 from aiida_losiko.core.optimizers import minimize_scipy
-from aiida_losiko.core.results import Relaxation
-from aiida_losiko.core.run import Run, StepReport
+from aiida_losiko.core.relaxation.batch import Preparation
+from aiida_losiko.core.relaxation.results import Relaxation
+from aiida_losiko.core.relaxation.run import Run, StepReport
 
 if TYPE_CHECKING:
     from ase import Atoms

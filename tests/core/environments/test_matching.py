@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from aiida_losiko.core.environments.matching import NearestEnvironments, principal_basis
+from aiida_losiko.core.environments.tracking import TrackedNearest
 from aiida_losiko.core.errors import LosikoError
-from aiida_losiko.core.matching import NearestEnvironments, principal_basis
-from aiida_losiko.core.tracking import TrackedNearest
 
 
 def brute(queries, vectors, k):

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from ase.data import covalent_radii
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial.distance import cdist
 
-from aiida_losiko.core.environments import EnvironmentDatabase
+from aiida_losiko.core.environments.database import EnvironmentDatabase
 from aiida_losiko.core.neighbors import complete_cell
 from aiida_losiko.core.objective import shortest_pairs
-from aiida_losiko.core.results import Matches, Relaxation
+from aiida_losiko.core.relaxation.results import Matches, Relaxation
 from aiida_losiko.core.settings import RelaxSettings
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 # A pair closer than this part of the shortest one in the database (or of the sum of the covalent radii) is a collapse.
 COLLAPSE = 0.7
+# Atoms closer than this part of the sum of their covalent radii are bonded, which tells what is one piece.
+BONDED = 1.3
 # A volume that changed by more than this factor is an explosion (or its opposite).
 EXPLOSION = 3.0
 
@@ -93,7 +98,7 @@ class Run:
 
 
 def structure_flags(atoms: Atoms, start: Atoms, database: EnvironmentDatabase) -> tuple[str, ...]:
-    """Warnings on a relaxed structure: `collapsed`, `exploded_cell`, `lost_atoms` (see `Relaxation.flags`)."""
+    """Warnings on a relaxed structure: see `Relaxation.flags`."""
     from vesin import NeighborList
 
     flags = []
@@ -109,4 +114,13 @@ def structure_flags(atoms: Atoms, start: Atoms, database: EnvironmentDatabase) -
             flags.append("exploded_cell")
     if len(atoms) > 1 and len(np.unique(i)) < len(atoms):
         flags.append("lost_atoms")
+    if not atoms.pbc.any() and _n_pieces(atoms) > _n_pieces(start):
+        flags.append("fragmented")
     return tuple(flags)
+
+
+def _n_pieces(atoms: Atoms) -> int:
+    """Number of groups of bonded atoms of a molecule."""
+    radii = np.asarray(covalent_radii)[atoms.numbers]
+    bonded = cdist(atoms.positions, atoms.positions) < BONDED * (radii[:, None] + radii)
+    return int(connected_components(bonded, directed=False, return_labels=False))

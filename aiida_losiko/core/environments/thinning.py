@@ -189,7 +189,7 @@ def farthest_points(vectors: NDArray[np.floating], n_wanted: int) -> NDArray[np.
     """
     import torch
 
-    from aiida_losiko.core.matching import principal_basis
+    from aiida_losiko.core.environments.matching import principal_basis
 
     n = len(vectors)
     if n <= n_wanted:

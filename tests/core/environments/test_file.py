@@ -11,9 +11,9 @@ import pytest
 import torch
 from ase.build import molecule
 
-from aiida_losiko.core.database_file import FORMAT, MappedTensors, Tensors, open_tensors, write_tensors
 from aiida_losiko.core.descriptors import SoapPowerSpectrum
-from aiida_losiko.core.environments import EnvironmentDatabase
+from aiida_losiko.core.environments.database import EnvironmentDatabase
+from aiida_losiko.core.environments.file import FORMAT, MappedTensors, Tensors, open_tensors, write_tensors
 from aiida_losiko.core.errors import LosikoError
 
 NAMES = ("CH4", "H2O", "CH3OH", "C2H6", "CO2", "H2CO")

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aiida_losiko.core.batch_relaxation import relax_batch
-from aiida_losiko.core.environments import EnvironmentDatabase
+from aiida_losiko.core.environments.database import EnvironmentDatabase
 from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.core.optimizers import is_batched
-from aiida_losiko.core.results import Relaxation
-from aiida_losiko.core.run import Run, StepReport
-from aiida_losiko.core.scipy_relaxation import relax_one_with_scipy
+from aiida_losiko.core.relaxation.batch import relax_batch
+from aiida_losiko.core.relaxation.results import Relaxation
+from aiida_losiko.core.relaxation.run import Run, StepReport
+from aiida_losiko.core.relaxation.with_scipy import relax_one_with_scipy
 from aiida_losiko.core.settings import RelaxSettings
-from aiida_losiko.core.structure_check import check_structure
+from aiida_losiko.core.structures import check_structure
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -18,7 +18,7 @@ key                shape, type        meaning
 =================  =================  ===================================================================
 
 Calculators and their results are not part of a set. Other formats are read and written by
-:mod:`aiida_losiko.core.structure_io`, whose functions can be imported from here as well.
+:mod:`aiida_losiko.core.structures.formats`.
 """
 
 from __future__ import annotations
@@ -35,13 +35,12 @@ from numpy.typing import NDArray
 
 from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.core.files import temporary_target
-from aiida_losiko.core.structure_check import check_structure
-from aiida_losiko.core.structure_io import fixed_mask, jsonable_info, read_any, write_any
+from aiida_losiko.core.structures.content import fixed_mask, jsonable_info
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-__all__ = ["FORMAT", "check_structure", "read_any", "read_structures", "write_any", "write_structures"]
+__all__ = ["FORMAT", "read_structures", "write_structures"]
 
 FORMAT = "losiko-structures/1"
 _ARRAY_PREFIX = "array:"

@@ -10,8 +10,8 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from aiida_losiko.core.environments.thinning import DuplicateMerger, thin
 from aiida_losiko.core.errors import LosikoError
-from aiida_losiko.core.selection import DuplicateMerger, thin
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -115,7 +115,7 @@ def named_structures(
 
 def check_named(name: str, atoms: Atoms, species: tuple[str, ...]) -> None:
     """Refuse a structure that cannot be described; the error begins with its name."""
-    from aiida_losiko.core.structure_check import check_structure
+    from aiida_losiko.core.structures import check_structure
 
     try:
         check_structure(atoms, species)

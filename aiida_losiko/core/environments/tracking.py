@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import torch
 
+from aiida_losiko.core.environments.matching import NearestEnvironments, pair_distances, require_finite
 from aiida_losiko.core.errors import LosikoError
-from aiida_losiko.core.matching import NearestEnvironments, pair_distances, require_finite
 
 _BOUND_ELEMENTS = 1 << 24  # numbers per chunk of lower bounds (64 MB)
 _FEW = 8192  # among so few environments, bounds of all cost no more than bounds of the remembered ones

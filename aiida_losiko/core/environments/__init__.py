@@ -1,0 +1,1 @@
+"""The environment database: build, thin, match, trace back, save and load."""

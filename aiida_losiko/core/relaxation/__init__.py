@@ -1,0 +1,1 @@
+"""Relaxation of structures: the driver, batches, SciPy methods, results."""
