@@ -14,8 +14,10 @@ from aiida_losiko.core.neighbors import StructureBatch
 from aiida_losiko.core.objective import Evaluation, LocalSimilarityObjective
 from aiida_losiko.core.optimizers import NoiseSchedule, make_optimizer, resolve_optimizer
 from aiida_losiko.core.relaxation.degrees_of_freedom import DegreesOfFreedom
+from aiida_losiko.core.relaxation.hops import atom_limits, hop
 from aiida_losiko.core.relaxation.results import Relaxation
 from aiida_losiko.core.relaxation.run import Run, StepReport
+from aiida_losiko.core.relaxation.snapshot import Snapshot
 from aiida_losiko.core.structures import fixed_mask
 
 if TYPE_CHECKING:
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
 QUIET_STEPS = 2
 # The batch is cut down to what is left when less than this part of it is still running.
 COMPACTION = 0.75
-# An environment nearer to its match than this (L2 distance) has no reason to hop, however little is known.
-NO_MATCH = 0.01
 
 
 @dataclass
@@ -89,9 +89,9 @@ class _BatchRelaxation:
         self.previous = torch.full((n,), torch.inf, dtype=self.prepared.batch.positions.dtype, device=device)
         self.best_loss = self.previous.clone()
         self.hops_left = torch.full_like(self.steps, self.settings.n_hops)
-        known = {symbol: max(limit or NO_MATCH, NO_MATCH) for symbol, limit in run.database.reach.items()}
-        limits = [known[symbol] for atoms in structures for symbol in atoms.symbols]
-        self.reach = torch.as_tensor(limits, dtype=self.previous.dtype, device=device)
+        self.hop_limit = torch.as_tensor(
+            atom_limits(structures, run.database), dtype=self.previous.dtype, device=device
+        )
         self.evaluations = 0
         self.optimizer = make_optimizer(
             resolve_optimizer(self.settings.optimizer),
@@ -123,7 +123,7 @@ class _BatchRelaxation:
         accepted = self.optimizer.accepted & self.running
         better = self.running & (evaluation.loss < self.best_loss)
         if self.evaluations == 1:
-            self.best = _Snapshot.of(rows, positions, cells, evaluation)
+            self.best = Snapshot.of(rows, positions, cells, evaluation)
             self.best_loss = evaluation.loss.clone()
             for member, loss in zip(self.members, evaluation.loss.tolist(), strict=True):
                 self.results[member].initial_loss = loss
@@ -178,7 +178,7 @@ class _BatchRelaxation:
         if not self.settings.n_hops:
             return rows
         index = self.prepared.batch.structure_index
-        lost = (self.best.distance > self.reach) & self.prepared.free & (converged & (self.hops_left > 0))[index]
+        lost = (self.best.distance > self.hop_limit) & self.prepared.free & (converged & (self.hops_left > 0))[index]
         hopping = torch.zeros_like(self.running).index_fill_(0, index[lost], True)
         hopping &= self.steps < self.settings.max_steps
         if not bool(hopping.any()):
@@ -269,84 +269,10 @@ class _BatchRelaxation:
         prepared.dof = prepared.dof.keep(keep, prepared.batch)
         prepared.free = prepared.free[atoms]
         self.best = self.best.keep(keep, row_mask)
-        self.reach, self.hops_left = self.reach[atoms], self.hops_left[keep]
+        self.hop_limit, self.hops_left = self.hop_limit[atoms], self.hops_left[keep]
         self.steps, self.quiet, self.previous = self.steps[keep], self.quiet[keep], self.previous[keep]
         self.best_loss, self.running = self.best_loss[keep], self.running[keep]
         return rows
-
-
-@dataclass
-class _Snapshot:
-    """Rows, positions, cells and matches of a batch at one time for each structure."""
-
-    rows: torch.Tensor
-    positions: torch.Tensor
-    cells: torch.Tensor
-    distance: torch.Tensor
-    environment: torch.Tensor
-
-    @classmethod
-    def of(cls, rows: torch.Tensor, positions: torch.Tensor, cells: torch.Tensor, evaluation: Evaluation) -> _Snapshot:
-        return cls(
-            rows.clone(), positions.clone(), cells.clone(), evaluation.distance.clone(), evaluation.environment.clone()
-        )
-
-    def replace(
-        self,
-        structures: torch.Tensor,
-        structure_index: torch.Tensor,
-        rows: torch.Tensor,
-        positions: torch.Tensor,
-        cells: torch.Tensor,
-        evaluation: Evaluation,
-    ) -> None:
-        """Take over what belongs to the structures of the mask; `structure_index` is that of the rows."""
-        row_mask = structures[structure_index]
-        atoms = row_mask[: len(positions)]
-        self.rows = torch.where(row_mask[:, None], rows, self.rows)
-        self.positions = torch.where(atoms[:, None], positions, self.positions)
-        self.cells = torch.where(structures[:, None, None], cells, self.cells)
-        self.distance = torch.where(atoms, evaluation.distance, self.distance)
-        self.environment = torch.where(atoms, evaluation.environment, self.environment)
-
-    def keep(self, structures: torch.Tensor, row_mask: torch.Tensor) -> _Snapshot:
-        atoms = row_mask[: len(self.positions)]
-        return _Snapshot(
-            self.rows[row_mask],
-            self.positions[atoms],
-            self.cells[structures],
-            self.distance[atoms],
-            self.environment[atoms],
-        )
-
-
-def hop(
-    positions: torch.Tensor, chosen: torch.Tensor, r_cut: float, length: float, generator: torch.Generator
-) -> torch.Tensor:
-    """Displace the chosen atoms at random; an atom without any neighbour is put beside another one.
-
-    Parameters
-    ----------
-    positions : Tensor, shape (n_atoms, 3)
-        In Angstrom.
-    chosen : Tensor of bool, shape (n_atoms,)
-        Atoms to be moved.
-    r_cut : float
-        An atom with no other within this distance feels no gradient, and would not come back by small displacements.
-    length : float
-        Standard deviation of the displacements in Angstrom.
-
-    Returns
-    -------
-    Tensor, shape (n_atoms, 3)
-    """
-    noise = length * torch.randn(positions.shape, dtype=positions.dtype, generator=generator)
-    partner = torch.randint(max(len(positions) - 1, 1), (len(positions),), generator=generator)
-    partner += partner >= torch.arange(len(positions))
-    lonely = chosen & ((torch.cdist(positions, positions) < r_cut).sum(1) == 1) & (len(positions) > 1)
-    origin = positions.clone()
-    origin[lonely] = positions[partner[lonely]]
-    return torch.where(chosen[:, None], origin + noise, positions)
 
 
 def _seed(seed: int, number: int) -> int:
