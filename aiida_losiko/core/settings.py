@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ase.data import chemical_symbols
 
+from aiida_losiko.core.checks import is_real, is_whole, require
 from aiida_losiko.core.errors import LosikoError
+from aiida_losiko.core.files import to_jsonable
 
 _SYMBOLS = frozenset(chemical_symbols[1:])
 
@@ -87,15 +88,15 @@ class RelaxSettings:
     def __post_init__(self) -> None:
         """Check every value."""
         for name in ("max_steps", "n_hops", "seed", "batch_size"):
-            self._check(name, _is_whole(getattr(self, name)), "a whole number, zero or larger")
+            self._check(name, is_whole(getattr(self, name)), "a whole number, zero or larger")
         self._check("batch_size", self.batch_size >= 1, "1 or larger")
         for name in ("fmax", "loss_tolerance", "relative_loss_tolerance", "repulsion", "noise_variance", "noise_decay"):
-            self._check(name, _is_real(getattr(self, name)) and getattr(self, name) >= 0, "a number, zero or larger")
+            self._check(name, is_real(getattr(self, name)) and getattr(self, name) >= 0, "a number, zero or larger")
         for name in ("max_step_length", "kernel_degree", "hop_length"):
-            self._check(name, _is_real(getattr(self, name)) and getattr(self, name) > 0, "a positive number")
+            self._check(name, is_real(getattr(self, name)) and getattr(self, name) > 0, "a positive number")
         self._check("noise_decay", self.noise_decay > 0 or not self.noise_variance, "positive where there is noise")
         weights = {} if self.weights is None else self.weights
-        allowed = isinstance(weights, dict) and all(_is_real(w) and w >= 0 for w in weights.values())
+        allowed = isinstance(weights, dict) and all(is_real(w) and w >= 0 for w in weights.values())
         self._check("weights", allowed, "a mapping of species to numbers, zero or larger, such as {H: 2.0}")
         unknown = [symbol for symbol in weights if symbol not in _SYMBOLS] if allowed else []
         self._check("weights", not unknown, f"a mapping of chemical symbols, which {unknown} is not")
@@ -106,12 +107,12 @@ class RelaxSettings:
         self._check("device", isinstance(self.device, str), "a name such as cpu or cuda")
 
     def _check(self, name: str, allowed: bool, what: str) -> None:
-        if not allowed:
-            raise LosikoError(f"{name}={getattr(self, name)!r} is not allowed; it must be {what}")
+        require(name, getattr(self, name), allowed, what)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values by name."""
-        return asdict(self)
+        values: dict[str, Any] = to_jsonable(asdict(self))
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RelaxSettings:
@@ -123,11 +124,3 @@ class RelaxSettings:
                 hint = f", did you mean {close[0]!r}?" if close else ""
                 raise LosikoError(f"relax setting {key!r} does not exist{hint} (allowed: {', '.join(names)})")
         return cls(**dict(values))
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

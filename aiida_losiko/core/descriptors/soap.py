@@ -23,6 +23,7 @@ from scipy.linalg import inv, sqrtm
 from scipy.special import gamma
 from sphericart.torch import SolidHarmonics
 
+from aiida_losiko.core.checks import is_real, is_whole, require
 from aiida_losiko.core.descriptors.base import Descriptor
 from aiida_losiko.core.descriptors.weighting import RadialWeighting
 from aiida_losiko.core.errors import LosikoError
@@ -248,8 +249,8 @@ class _PowerSpectrum(torch.autograd.Function):
         n_centers, n_neighbors, _ = angular.shape
         l_max, n_max = constants.l_max, constants.n_max
         width = n_species * n_max
-        _, scale, mirror, twice = _feature_order(n_species, n_max, l_max, flat.dtype, flat.device)
-        gram_gradient = (gradients[0] * scale).index_select(1, mirror).mul_(twice).view(n_centers, -1, width, width)
+        *_, mirror, factor = _feature_order(n_species, n_max, l_max, flat.dtype, flat.device)
+        gram_gradient = gradients[0].index_select(1, mirror).mul_(factor).view(n_centers, -1, width, width)
         to_angular = []
         to_radial = torch.empty_like(radial)
         chosen = torch.arange(len(flat), device=flat.device) * n_species + species_index.reshape(-1)
@@ -302,8 +303,8 @@ def _feature_order(
     -------
     order, scale : Tensor, shape (n_features,)
         Where each feature stands, and its factor.
-    mirror, twice : Tensor, shape ((l_max + 1) (n_species n_max)^2,)
-        Which feature each entry of the matrices holds, and the factor two of the diagonal in the derivative.
+    mirror, factor : Tensor, shape ((l_max + 1) (n_species n_max)^2,)
+        Which feature each entry of the matrices holds, and its factor in the derivative: twice on the diagonal.
     """
     a, b, degree, n, m = _feature_table(n_species, n_max, l_max).T
     width = n_species * n_max
@@ -312,12 +313,12 @@ def _feature_order(
     scale = np.pi * np.sqrt(8.0 / (2 * degree + 1))
     mirror = np.empty((l_max + 1, width, width), dtype=np.int64)
     mirror[degree, row, column] = mirror[degree, column, row] = np.arange(len(order))
-    twice = np.broadcast_to(1 + np.eye(width), mirror.shape)
+    factor = scale[mirror] * (1 + np.eye(width))
     return (
         torch.as_tensor(order, device=device),
         torch.as_tensor(scale, dtype=dtype, device=device),
         torch.as_tensor(mirror.ravel(), device=device),
-        torch.as_tensor(twice.ravel(), dtype=dtype, device=device),
+        torch.as_tensor(factor.ravel(), dtype=dtype, device=device),
     )
 
 
@@ -330,12 +331,10 @@ def _present_columns(slots: tuple[int, ...], n_species: int, n_max: int, l_max: 
 
 
 def _number(name: str, value: Any, above: float, allowed: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value) or value <= above:
-        raise LosikoError(f"{name}={value!r} is not allowed; it must be a number {allowed}")
+    require(name, value, is_real(value) and value > above, f"a number {allowed}")
     return float(value)
 
 
-def _integer(name: str, value: Any, lowest: int, highest: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-        raise LosikoError(f"{name}={value!r} is not allowed; it must be a whole number from {lowest} to {highest}")
-    return value
+def _integer(name: str, value: Any, least: int, most: int) -> int:
+    require(name, value, is_whole(value, least) and value <= most, f"a whole number from {least} to {most}")
+    return int(value)

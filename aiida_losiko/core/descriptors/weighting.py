@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from aiida_losiko.core.checks import is_real, require
 from aiida_losiko.core.errors import LosikoError
 
 FUNCTIONS: dict[str, tuple[str, ...]] = {
@@ -35,6 +36,8 @@ class RadialWeighting:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any] | None) -> RadialWeighting:
         """Check the keys and values of a `weighting` mapping (None: every neighbour counts one)."""
+        mapping = values is None or isinstance(values, Mapping)
+        require("weighting", values, mapping, "a mapping such as {function: pow, c: 1, d: 1, m: 6, r0: 1.6}, or null")
         given = {key: value for key, value in (values or {}).items() if value is not None}
         function = given.get("function")
         if function is not None and function not in FUNCTIONS:
@@ -50,9 +53,9 @@ class RadialWeighting:
         for key, value in given.items():
             if key == "function":
                 continue
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not 0 <= value < float("inf") or (key == "r0" and value == 0):
-                raise LosikoError(f"weighting parameter {key}={value!r} is not allowed; it must be a positive number")
+            wanted = "a positive number" if key == "r0" else "a number, zero or larger"
+            enough = is_real(value) and (value > 0 or (value == 0 and key != "r0"))
+            require(f"weighting parameter {key}", value, enough, wanted)
         numbers = {key: float(value) for key, value in given.items() if key != "function"}
         return cls(function=function, **numbers)
 

@@ -10,6 +10,8 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from aiida_losiko.core.environments.origins import running_offsets, subset_rows
+from aiida_losiko.core.environments.settings import BuildSettings
 from aiida_losiko.core.environments.thinning import DuplicateMerger, thin
 from aiida_losiko.core.errors import LosikoError
 
@@ -22,11 +24,7 @@ _BATCH_NUMBERS = 1 << 25  # features in one batch at most (256 MB), however many
 
 
 class Block(NamedTuple):
-    """The environments of one central species.
-
-    `vectors` (N, D) are normalised; the origins of environment i are the entries `offsets[i]:offsets[i + 1]` of
-    `source` (number of the structure) and `atom` (number of the atom in it), the representative first.
-    """
+    """The environments of one central species: normalised `vectors` (N, D), and their origins (see `origins`)."""
 
     vectors: NDArray[np.floating]
     offsets: NDArray[np.int64]
@@ -46,39 +44,16 @@ class _GrowingBlock:
         self.source.append(source)
         self.atom.append(atom)
 
-    def finish(self, selection: str | None, max_environments: int | None, seed: int) -> Block:
+    def finish(self, settings: BuildSettings) -> Block:
         joined = np.concatenate(self.joined)
         order = np.argsort(joined, kind="stable")
-        offsets = np.concatenate([[0], np.cumsum(np.bincount(joined, minlength=len(self.merger)))]).astype(np.int64)
+        offsets = running_offsets(np.bincount(joined, minlength=len(self.merger)))
         vectors = self.merger.representatives
-        kept = thin(vectors, selection, max_environments, seed)
+        kept = thin(vectors, settings.selection, settings.max_environments, settings.seed)
         offsets, rows = subset_rows(offsets, kept)
         source, atom = np.concatenate(self.source)[order][rows], np.concatenate(self.atom)[order][rows]
         # The merger's store has room to grow; a copy of what is kept gives that memory back.
         return Block(vectors[kept], offsets, source, atom)
-
-
-def subset_rows(offsets: NDArray[np.int64], kept: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Take some rows of a compressed list.
-
-    Parameters
-    ----------
-    offsets : ndarray, shape (N + 1,)
-        Row i consists of the entries `offsets[i]:offsets[i + 1]`.
-    kept : ndarray, shape (n_kept,)
-        Numbers of the rows that are taken.
-
-    Returns
-    -------
-    offsets : ndarray, shape (n_kept + 1,)
-        Offsets of the new list.
-    entries : ndarray
-        Which of the old entries it consists of.
-    """
-    counts = np.diff(offsets)[kept]
-    new = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    entries = np.arange(new[-1]) + np.repeat(offsets[:-1][kept] - new[:-1], counts)
-    return new, entries.astype(np.int64)
 
 
 def named_structures(
@@ -199,17 +174,9 @@ def normalised_features(batch: list[tuple[str, Atoms]], descriptor: Descriptor) 
 
 
 def build_blocks(
-    named: Iterable[tuple[str, Atoms]],
-    descriptor: Descriptor,
-    *,
-    selection: str | None,
-    max_environments: int | None,
-    duplicate_tolerance: float,
-    dtype: str,
-    seed: int,
-    batch_size: int,
+    named: Iterable[tuple[str, Atoms]], descriptor: Descriptor, settings: BuildSettings
 ) -> tuple[dict[str, Block], list[str], dict[str, float]]:
-    """Describe, merge and thin; the parameters are those of `EnvironmentDatabase.build`.
+    """Describe, merge and thin.
 
     Returns
     -------
@@ -231,7 +198,7 @@ def build_blocks(
             distances.add(atoms)
             yield name, atoms
 
-    for batch in batches(checked(), batch_size, descriptor.n_features):
+    for batch in batches(checked(), settings.batch_size, descriptor.n_features):
         features = normalised_features(batch, descriptor)
         numbers = np.concatenate([atoms.numbers for _, atoms in batch])
         source = np.repeat(np.arange(len(batch)) + len(sources), [len(a) for _, a in batch]).astype(np.int32)
@@ -240,9 +207,10 @@ def build_blocks(
         for z in np.unique(numbers):
             rows = numbers == z
             if int(z) not in growing:
-                growing[int(z)] = _GrowingBlock(DuplicateMerger(features.shape[1], duplicate_tolerance, dtype))
+                merger = DuplicateMerger(features.shape[1], settings.duplicate_tolerance, settings.dtype)
+                growing[int(z)] = _GrowingBlock(merger)
             growing[int(z)].add(features[rows], source[rows], atom[rows])
     blocks = {}
     for z in sorted(growing):  # popped, so that only one block is held twice while it is finished
-        blocks[chemical_symbols[z]] = growing.pop(z).finish(selection, max_environments, seed)
+        blocks[chemical_symbols[z]] = growing.pop(z).finish(settings)
     return blocks, sources, distances.as_dict()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -13,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from aiida_losiko.core.environments.building import build_blocks, named_structures
+from aiida_losiko.core.environments.calibration import leave_one_source_out
 from aiida_losiko.core.environments.file import FORMAT, MappedTensors, Tensors, open_tensors, write_tensors
 from aiida_losiko.core.environments.matching import NearestEnvironments
-from aiida_losiko.core.environments.thinning import check_selection
+from aiida_losiko.core.environments.origins import decode_sources, drop_sources, encode_sources, only_source
+from aiida_losiko.core.environments.settings import BuildSettings
 from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.core.files import to_jsonable
 
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 
     from aiida_losiko.core.descriptors import Descriptor
 
-_CALIBRATE_ALL = 4000  # up to so many environments of a species, all of them are calibrated on
-_CALIBRATE_SAMPLE = 2000  # of more than that, so many
+_ORIGINS = ("origin_offsets", "origin_source", "origin_atom")
 
 
 class EnvironmentDatabase:
@@ -119,45 +119,24 @@ class EnvironmentDatabase:
             For a bad structure (the error names its source), no structures, identifiers that are not distinct, or
             settings that are not allowed.
         """
-        check_selection(selection, max_environments)
-        if dtype not in ("float32", "float64"):
-            raise LosikoError(f"dtype {dtype!r}: a database is stored as 'float32' or 'float64'")
-        if not 0.0 <= reach_quantile <= 1.0:
-            raise LosikoError(f"reach_quantile={reach_quantile}: expected a number from 0 to 1, such as 0.95")
-        if batch_size < 1:
-            raise LosikoError(f"batch_size={batch_size}: expected at least 1 structure")
+        settings = BuildSettings(
+            selection, max_environments, duplicate_tolerance, reach_quantile, dtype, seed, batch_size
+        )
         try:
             kept = to_jsonable(dict(metadata or {}))
         except TypeError as exc:
             raise LosikoError(f"metadata cannot be kept: it holds {exc}; use JSON values only") from exc
-        blocks, names, distances = build_blocks(
-            named_structures(structures, sources, progress),
-            descriptor,
-            selection=selection,
-            max_environments=max_environments,
-            duplicate_tolerance=duplicate_tolerance,
-            dtype=dtype,
-            seed=seed,
-            batch_size=batch_size,
-        )
+        named = named_structures(structures, sources, progress)
+        blocks, names, distances = build_blocks(named, descriptor, settings)
         if not names:
             raise LosikoError("no structures were given: a database needs at least one")
-        tensors = _encode_sources(names)
+        tensors = _source_tensors(names)
         for symbol, block in blocks.items():
             tensors[f"vectors/{symbol}"] = torch.from_numpy(block.vectors)
-            tensors[f"origin_offsets/{symbol}"] = torch.from_numpy(block.offsets)
-            tensors[f"origin_source/{symbol}"] = torch.from_numpy(block.source)
-            tensors[f"origin_atom/{symbol}"] = torch.from_numpy(block.atom)
+            tensors.update(_origin_tensors(symbol, block.offsets, block.source, block.atom))
         header = {
             "descriptor": to_jsonable(descriptor.parameters),
-            "settings": {
-                "selection": selection,
-                "max_environments": max_environments,
-                "duplicate_tolerance": float(duplicate_tolerance),
-                "reach_quantile": float(reach_quantile),
-                "dtype": dtype,
-                "seed": int(seed),
-            },
+            "settings": settings.to_dict(),
             "metadata": kept,
             "min_distances": distances,
             "blocks": list(blocks),
@@ -184,9 +163,8 @@ class EnvironmentDatabase:
     def sources(self) -> list[str]:
         """Identifiers of the structures."""
         if self._sources is None:
-            offsets = self._tensors["source_offsets"].tolist()
-            text = self._tensors["source_bytes"].numpy().tobytes()
-            self._sources = [text[a:b].decode() for a, b in itertools.pairwise(offsets)]
+            text, offsets = (self._tensors[name].numpy() for name in ("source_bytes", "source_offsets"))
+            self._sources = decode_sources(text, offsets)
         return self._sources
 
     def __len__(self) -> int:
@@ -253,8 +231,7 @@ class EnvironmentDatabase:
 
     def _origins_of(self, symbol: str) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
         self._known(symbol)
-        names = ("origin_offsets", "origin_source", "origin_atom")
-        offsets, source, atom = (self._tensors[f"{name}/{symbol}"].numpy() for name in names)
+        offsets, source, atom = (self._tensors[f"{name}/{symbol}"].numpy() for name in _ORIGINS)
         return offsets, source, atom
 
     # Matching
@@ -336,21 +313,7 @@ class EnvironmentDatabase:
 
     def _calibrate(self, symbol: str) -> float | None:
         offsets, source, _ = self._origins_of(symbol)
-        n = len(offsets) - 1
-        group = np.minimum.reduceat(source, offsets[:-1]).astype(np.int64)
-        group[group != np.maximum.reduceat(source, offsets[:-1])] = -1
-        result = np.full(n, np.nan)
-        if len(np.unique(source)) > 1:
-            picked = np.arange(n)
-            if n > _CALIBRATE_ALL:
-                rng = np.random.default_rng(self.settings["seed"])
-                picked = np.sort(rng.choice(n, _CALIBRATE_SAMPLE, replace=False))
-            result[picked[group[picked] < 0]] = 0.0
-            picked = picked[group[picked] >= 0]
-            groups = torch.from_numpy(group)
-            exclude = (groups, groups[picked])
-            distances, _ = self.searcher(symbol).search(self.vectors(symbol)[picked], 1, exclude=exclude)
-            result[picked] = distances[:, 0].numpy()
+        result = leave_one_source_out(self.searcher(symbol), only_source(offsets, source), self.settings["seed"])
         self._tensors = Tensors({**self._tensors, f"loo_distance/{symbol}": torch.from_numpy(result)})
         known = result[~np.isnan(result)]
         return float(np.quantile(known, self.settings["reach_quantile"])) if len(known) else None
@@ -378,23 +341,16 @@ class EnvironmentDatabase:
         stays = np.ones(len(number), dtype=bool)
         stays[[number[name] for name in gone]] = False
         names = [name for name, kept in zip(self.sources, stays, strict=True) if kept]
-        renumbered = (np.cumsum(stays) - 1).astype(np.int32)
-        tensors = _encode_sources(names)
+        tensors = _source_tensors(names)
         blocks = []
         for symbol in self.n_environments:
-            offsets, source, atom = self._origins_of(symbol)
-            left = stays[source]
-            counts = np.add.reduceat(left.astype(np.int64), offsets[:-1])
-            kept = np.flatnonzero(counts)
+            kept, offsets, source, atom = drop_sources(*self._origins_of(symbol), stays)
             if not len(kept):
                 continue
             blocks.append(symbol)
             vectors = self.vectors(symbol)
             tensors[f"vectors/{symbol}"] = vectors if len(kept) == len(vectors) else vectors[torch.from_numpy(kept)]
-            new_offsets = np.concatenate([[0], np.cumsum(counts[kept])]).astype(np.int64)
-            tensors[f"origin_offsets/{symbol}"] = torch.from_numpy(new_offsets)
-            tensors[f"origin_source/{symbol}"] = torch.from_numpy(renumbered[source[left]])
-            tensors[f"origin_atom/{symbol}"] = torch.from_numpy(atom[left])
+            tensors.update(_origin_tensors(symbol, offsets, source, atom))
         if not blocks:
             raise LosikoError(f"without these {len(gone)} sources the database would be empty: leave some of them in")
         header = {**self._header(), "blocks": blocks}
@@ -469,9 +425,10 @@ class EnvironmentDatabase:
                 self._tensors[name]
 
 
-def _encode_sources(names: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Identifiers as one string of bytes and its offsets, which a large database need not decode to be opened."""
-    encoded = [name.encode() for name in names]
-    offsets = np.concatenate([[0], np.cumsum([len(name) for name in encoded])]).astype(np.int64)
-    text = np.frombuffer(b"".join(encoded), dtype=np.uint8).copy()
+def _source_tensors(names: Sequence[str]) -> dict[str, torch.Tensor]:
+    text, offsets = encode_sources(names)
     return {"source_bytes": torch.from_numpy(text), "source_offsets": torch.from_numpy(offsets)}
+
+
+def _origin_tensors(symbol: str, *origins: NDArray[np.integer]) -> dict[str, torch.Tensor]:
+    return {f"{name}/{symbol}": torch.from_numpy(array) for name, array in zip(_ORIGINS, origins, strict=True)}

@@ -249,22 +249,3 @@ def thin(
     if selection == "random":
         return np.sort(np.random.default_rng(seed).choice(n, max_environments, replace=False)).astype(np.int64)
     return np.sort(farthest_points(vectors, max_environments))
-
-
-def check_selection(selection: str | None, max_environments: int | None) -> None:
-    """Refuse combinations that mean nothing.
-
-    Raises
-    ------
-    LosikoError
-        For an unknown selection, a number below 1, or one of the two without the other.
-    """
-    if selection not in (None, "farthest", "random"):
-        raise LosikoError(f"selection {selection!r}: expected 'farthest', 'random' or None (keep all)")
-    if max_environments is not None and max_environments < 1:
-        raise LosikoError(f"max_environments={max_environments}: expected at least 1 per species, or None (keep all)")
-    if (selection is None) != (max_environments is None):
-        raise LosikoError(
-            f"selection={selection!r} with max_environments={max_environments}: give both ('farthest' or 'random', and "
-            "a number per species) or none of them"
-        )

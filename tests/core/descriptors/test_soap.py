@@ -180,6 +180,8 @@ def test_parameters_make_an_equal_descriptor() -> None:
         ({"weighting": {"function": "gauss"}}, "gauss"),
         ({"weighting": {"function": "pow", "c": 1}}, "'d'"),
         ({"weighting": {"w1": 1}}, "'w1'"),
+        ({"weighting": 3}, "weighting=3"),
+        ({"weighting": {"w0": "x"}}, "w0='x'"),
         ({"weighting": {"function": "poly", "c": 1, "m": 2, "r0": 0}}, "r0=0"),
         ({"name": "acsf"}, "acsf"),
         ({"rcut": 3}, "'rcut'"),

@@ -136,8 +136,8 @@ def test_reach_is_the_leave_one_source_out_quantile(quantile):
 
 
 def test_reach_of_a_large_block_is_sampled(monkeypatch, database):
-    monkeypatch.setattr("aiida_losiko.core.environments.database._CALIBRATE_ALL", 10)
-    monkeypatch.setattr("aiida_losiko.core.environments.database._CALIBRATE_SAMPLE", 8)
+    monkeypatch.setattr("aiida_losiko.core.environments.calibration._ALL", 10)
+    monkeypatch.setattr("aiida_losiko.core.environments.calibration._SAMPLE", 8)
     sampled = EnvironmentDatabase.build(molecules(), ToyDescriptor(), NAMES)
     looked_at = ~np.isnan(sampled.leave_one_out("H"))
     assert looked_at.sum() == 8
@@ -270,13 +270,36 @@ def test_a_vector_of_zeros_is_named():
         ({"sources": ["a", "b", "c"]}, "2 structures, but more sources"),
         ({"dtype": "float16"}, "'float16'"),
         ({"reach_quantile": 1.5}, "reach_quantile=1.5"),
+        ({"reach_quantile": "much"}, "reach_quantile='much'"),
         ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": 1.5}, "batch_size=1.5"),
+        ({"selection": "nearest", "max_environments": 5}, r"'nearest'.*'farthest', 'random'"),
+        ({"selection": "random", "max_environments": 0}, "max_environments=0"),
+        ({"selection": "random", "max_environments": "few"}, "max_environments='few'"),
+        ({"max_environments": 10}, "give both"),
+        ({"selection": "random"}, "give both"),
+        ({"duplicate_tolerance": -1.0}, "duplicate_tolerance=-1.0"),
+        ({"duplicate_tolerance": None}, "duplicate_tolerance=None"),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": "x"}, "seed='x'"),
         ({"metadata": {"x": object()}}, "JSON"),
     ],
 )
 def test_build_errors(options, message):
-    with pytest.raises(LosikoError, match=message):
+    with pytest.raises(LosikoError, match=message) as caught:
         EnvironmentDatabase.build(molecules(("H2O", "CH4")), ToyDescriptor(), **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_may_come_from_numpy(database):
+    counted = {
+        "selection": "random",
+        "max_environments": np.int64(4),
+        "seed": np.int64(2),
+        "reach_quantile": np.float32(1),
+    }
+    built = EnvironmentDatabase.build(molecules(), ToyDescriptor(), NAMES, **counted)
+    assert json.loads(json.dumps(built.summary()))["settings"]["max_environments"] == 4
 
 
 def test_no_structures():

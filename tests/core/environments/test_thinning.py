@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aiida_losiko.core.environments.thinning import DuplicateMerger, check_selection, farthest_points, thin
+from aiida_losiko.core.environments.thinning import DuplicateMerger, farthest_points, thin
 from aiida_losiko.core.errors import LosikoError
 
 
@@ -88,14 +88,6 @@ def test_thinning_is_deterministic_and_ordered():
 
 
 def test_errors():
-    with pytest.raises(LosikoError, match=r"'nearest'.*'farthest', 'random'"):
-        check_selection("nearest", 5)
-    with pytest.raises(LosikoError, match="max_environments=0"):
-        check_selection("random", 0)
-    with pytest.raises(LosikoError, match="give both"):
-        check_selection(None, 10)
-    with pytest.raises(LosikoError, match="give both"):
-        check_selection("random", None)
     for tolerance in (-1.0, float("nan")):
         with pytest.raises(LosikoError, match="duplicate_tolerance"):
             DuplicateMerger(3, tolerance)
