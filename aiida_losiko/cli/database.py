@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,8 +18,8 @@ from aiida_losiko.cli.options import (
     quiet_option,
     show_progress,
 )
-from aiida_losiko.cli.outputs import check_output_paths, to_json
-from aiida_losiko.core.errors import LosikoError
+from aiida_losiko.cli.outputs import as_text, check_output_paths, to_json
+from aiida_losiko.core.errors import LosikoError, did_you_mean
 
 if TYPE_CHECKING:
     from aiida_losiko.core.environments.database import EnvironmentDatabase
@@ -116,8 +115,7 @@ def _split_species(text: str | None) -> list[str] | None:
     known = [symbol for symbol in atomic_numbers if symbol != "X"]
     for symbol in symbols:
         if symbol not in known:
-            close = difflib.get_close_matches(symbol.capitalize(), known, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            hint = did_you_mean(symbol.capitalize(), known)
             raise LosikoError(f"--species: {symbol!r} is not an element{hint}; write symbols as in H,C,N,O")
     if not symbols:
         raise LosikoError(f"--species: no element in {text!r}; write symbols as in H,C,N,O, or leave the option away")
@@ -166,14 +164,14 @@ def info(path: str, as_json: bool, verify: bool) -> None:
 def describe(path: str, loaded: EnvironmentDatabase) -> str:
     """Return a text about a database for a person."""
     parameters = loaded.descriptor.parameters
-    named = ", ".join(f"{key} {_plain(value)}" for key, value in parameters.items() if key not in ("name", "species"))
+    named = ", ".join(f"{key} {as_text(value)}" for key, value in parameters.items() if key not in ("name", "species"))
     lines = [
         f"Database    {path}",
         f"Structures  {len(loaded.sources):,}",
         f"Descriptor  {parameters.get('name', 'soap')}: {named} (lengths in Angstrom)",
     ]
     lines += [
-        f"{key.capitalize().replace('_', ' '):<11} {_plain(value)}" for key, value in loaded.metadata.items() if value
+        f"{key.capitalize().replace('_', ' '):<11} {as_text(value)}" for key, value in loaded.metadata.items() if value
     ]
     lines += ["", "species  environments  reach"]
     for symbol, count in loaded.n_environments.items():
@@ -184,12 +182,3 @@ def describe(path: str, loaded: EnvironmentDatabase) -> str:
         pairs = ", ".join(f"{pair} {distance:.3f}" for pair, distance in shortest)
         lines += ["", f"Shortest distances (Angstrom): {pairs}"]
     return "\n".join(lines)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_plain(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        shown = ", ".join(_plain(item) for item in value[:6])
-        return f"{shown}, ... ({len(value)})" if len(value) > 6 else shown
-    return "none" if value is None else str(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiida_losiko.core.errors import LosikoError
+from aiida_losiko.core.files import temporary_target, to_jsonable
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -73,28 +73,21 @@ def staged(name: str | None, content: str) -> Iterator[None]:
     if name is None:
         yield
         return
-    path = Path(name)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with temporary_target(Path(name)) as temporary:
         temporary.write_text(content, encoding="utf-8")
         yield
-        os.replace(temporary, path)  # noqa: PTH105 (the atomic call, named)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def to_json(value: Any) -> str:
     """Return strict JSON of plain Python and numpy values; NaN and infinities become null."""
-    return json.dumps(_plain(value), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    return json.dumps(to_jsonable(value, finite=True), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+def as_text(value: Any) -> str:
+    """Return a parameter or an entry of metadata as a person would write it; long lists are cut."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {as_text(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if hasattr(value, "tolist"):  # numpy arrays and scalars
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+        shown = ", ".join(as_text(item) for item in value[:6])
+        return f"{shown}, ... ({len(value)})" if len(value) > 6 else shown
+    return "none" if value is None else str(value)

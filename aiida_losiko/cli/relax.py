@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import time
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from aiida_losiko.cli.options import (
     quiet_option,
     show_progress,
 )
-from aiida_losiko.cli.outputs import check_output_format, check_output_paths
+from aiida_losiko.cli.outputs import as_text, check_output_format, check_output_paths
 from aiida_losiko.cli.stopping import StopRequest
 from aiida_losiko.core.errors import LosikoError
 
@@ -158,7 +157,9 @@ def _check_descriptor(
     wanted = make_descriptor({**merge(have, asked), "species": have["species"]}).parameters
     differing = [key for key in {**wanted, **have} if wanted.get(key) != have.get(key)]
     if differing:
-        values = ", ".join(f"{key} {_text(wanted.get(key))} (database: {_text(have.get(key))})" for key in differing)
+        values = ", ".join(
+            f"{key} {as_text(wanted.get(key))} (database: {as_text(have.get(key))})" for key in differing
+        )
         what = f"protocol {protocol!r}" if protocol else "--set descriptor"
         raise LosikoError(
             f"'{database_file}' is a database of other descriptor settings than {what} asks for: {values}; leave the "
@@ -166,21 +167,12 @@ def _check_descriptor(
         )
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {item}" for key, item in value.items()) + "}"
-    return "none" if value is None else str(value)
-
-
 def _leave_out(database: EnvironmentDatabase, exclude: Sequence[str]) -> EnvironmentDatabase:
     """Return the database without the structures that are named."""
-    known = set(database.sources)
-    for identifier in exclude:
-        if identifier not in known:
-            close = difflib.get_close_matches(identifier, database.sources, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else f"; its identifiers look like {database.sources[0]!r}"
-            raise LosikoError(f"--exclude {identifier!r}: the database has no such structure{hint}")
-    return database.without(exclude)
+    try:
+        return database.without(exclude)
+    except LosikoError as error:
+        raise LosikoError(f"--exclude: {error}") from None
 
 
 def _seconds_left(max_seconds: float | None, started: float) -> float | None:

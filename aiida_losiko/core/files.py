@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from aiida_losiko.core.errors import LosikoError
 
@@ -35,22 +34,31 @@ def temporary_target(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def to_jsonable(value: Any) -> Any:
+def to_jsonable(value: Any, *, finite: bool = False) -> Any:
     """Turn numpy scalars, arrays, tuples and mappings into plain JSON values.
+
+    Parameters
+    ----------
+    value
+        What is to be written.
+    finite : bool
+        Put None in the place of NaN and infinities, which strict JSON lacks.
 
     Raises
     ------
     TypeError
         Something in it has no JSON form (objects, bytes, complex numbers).
     """
-    if isinstance(value, np.ndarray | np.generic):
+    if hasattr(value, "tolist"):  # numpy's, which the program's `--help` need not wait for
         value = value.tolist()
+    if finite and isinstance(value, float) and not math.isfinite(value):
+        return None
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, Mapping):
         if not all(isinstance(key, str | int) for key in value):
             raise TypeError("a mapping whose keys are not strings")
-        return {str(key): to_jsonable(item) for key, item in value.items()}
+        return {str(key): to_jsonable(item, finite=finite) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [to_jsonable(item) for item in value]
+        return [to_jsonable(item, finite=finite) for item in value]
     raise TypeError(f"a value of type {type(value).__name__}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -17,7 +16,7 @@ from aiida_losiko.core.environments.file import FORMAT, MappedTensors, Tensors, 
 from aiida_losiko.core.environments.matching import NearestEnvironments
 from aiida_losiko.core.environments.origins import decode_sources, drop_sources, encode_sources, only_source
 from aiida_losiko.core.environments.settings import BuildSettings
-from aiida_losiko.core.errors import LosikoError
+from aiida_losiko.core.errors import LosikoError, did_you_mean
 from aiida_losiko.core.files import to_jsonable
 
 if TYPE_CHECKING:
@@ -335,9 +334,8 @@ class EnvironmentDatabase:
         number = {name: i for i, name in enumerate(self.sources)}
         for name in gone:
             if name not in number:
-                close = difflib.get_close_matches(name, self.sources, n=3)
-                hint = f"did you mean {', '.join(close)}" if close else f"it has for example {self.sources[0]}"
-                raise LosikoError(f"source {name!r} is not among the {len(number)} of the database: {hint}?")
+                hint = did_you_mean(name, number) or f"; it has for example {self.sources[0]!r}"
+                raise LosikoError(f"source {name!r} is not among the {len(number)} of the database{hint}")
         stays = np.ones(len(number), dtype=bool)
         stays[[number[name] for name in gone]] = False
         names = [name for name, kept in zip(self.sources, stays, strict=True) if kept]

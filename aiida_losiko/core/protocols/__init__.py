@@ -8,7 +8,6 @@ knows which keys there are, the values are judged where they are used.
 from __future__ import annotations
 
 import copy
-import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -20,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from aiida_losiko.core.errors import LosikoError
+from aiida_losiko.core.errors import LosikoError, did_you_mean
 
 __all__ = ["DEFAULT_PROTOCOL", "Protocol", "load_protocol", "merge", "parse_overrides", "parse_yaml", "protocol_names"]
 
@@ -98,7 +97,7 @@ def load_protocol(name: str = DEFAULT_PROTOCOL, overrides: Mapping[str, Any] | N
     """
     names = protocol_names()
     if name not in names:
-        raise LosikoError(f"unknown protocol {name!r}{_close(name, names)}; there are: {', '.join(names)}")
+        raise LosikoError(f"unknown protocol {name!r}{did_you_mean(name, names)}; there are: {', '.join(names)}")
     own = _read(name)
     sections = merge(_read("defaults"), {section: own.get(section) or {} for section in SECTIONS})
     sections = merge(sections, check_overrides(overrides))
@@ -120,7 +119,7 @@ def check_overrides(overrides: Mapping[str, Any] | None) -> dict[str, dict[str, 
     for section, values in (overrides or {}).items():
         if section not in SECTIONS:
             raise LosikoError(
-                f"unknown section {section!r}{_close(section, SECTIONS)}; there are: {', '.join(SECTIONS)}"
+                f"unknown section {section!r}{did_you_mean(section, SECTIONS)}; there are: {', '.join(SECTIONS)}"
             )
         if values is None:
             continue
@@ -136,7 +135,9 @@ def check_overrides(overrides: Mapping[str, Any] | None) -> dict[str, dict[str, 
                 keys.extend(str(key) for key in values)
         for key in values:
             if key not in keys:
-                hint = " (the species of a database: --species H,C,...)" if key == "species" else _close(str(key), keys)
+                hint = (
+                    " (the species of a database: --species H,C,...)" if key == "species" else did_you_mean(key, keys)
+                )
                 raise LosikoError(f"unknown key '{section}.{key}'{hint}; {section} has: {', '.join(keys)}")
         checked[section] = copy.deepcopy(dict(values))
     return checked
@@ -265,8 +266,3 @@ def _read(name: str) -> dict[str, Any]:
     """Return the content of a protocol file of this folder, a fresh one at each call."""
     content: dict[str, Any] = yaml.safe_load(_read_text(name))
     return content
-
-
-def _close(word: str, words: Iterable[str]) -> str:
-    found = difflib.get_close_matches(str(word), list(words), n=1)
-    return f" (did you mean {found[0]!r}?)" if found else ""
