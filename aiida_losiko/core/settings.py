@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 from ase.data import chemical_symbols
 
 from aiida_losiko.core.checks import is_real, is_whole, require
-from aiida_losiko.core.errors import LosikoError
+from aiida_losiko.core.errors import LosikoError, did_you_mean
 from aiida_losiko.core.files import to_jsonable
+from aiida_losiko.core.optimizers import is_batched
 
 _SYMBOLS = frozenset(chemical_symbols[1:])
 
@@ -24,6 +24,8 @@ class RelaxSettings:
     ----------
     optimizer : str
         `lbfgs` (batched, the default), `fire` (batched), or the name of a SciPy minimiser such as `Nelder-Mead`.
+        To those of SciPy, which have a step control of their own, `relative_loss_tolerance`, `max_step_length`,
+        `n_hops` and `batch_size` mean nothing, and noise is refused.
     max_steps : int
         Steps after which a structure is given back unconverged.
     fmax : float
@@ -103,7 +105,11 @@ class RelaxSettings:
         self._check("relax_cell", isinstance(self.relax_cell, bool), "true or false")
         self._check("dtype", self.dtype in ("float32", "float64"), "float32 or float64")
         self._check("kernel", self.kernel in ("distance", "polynomial"), "distance or polynomial")
-        self._check("optimizer", isinstance(self.optimizer, str), "a name")
+        if not is_batched(self.optimizer) and self.noise_variance:
+            raise LosikoError(
+                f"noise_variance={self.noise_variance} cannot be used with the optimizer {self.optimizer}; "
+                "choose lbfgs or fire, or set it to 0"
+            )
         self._check("device", isinstance(self.device, str), "a name such as cpu or cuda")
 
     def _check(self, name: str, allowed: bool, what: str) -> None:
@@ -120,7 +126,6 @@ class RelaxSettings:
         names = [field.name for field in fields(cls)]
         for key in values:
             if key not in names:
-                close = difflib.get_close_matches(str(key), names, 1)
-                hint = f", did you mean {close[0]!r}?" if close else ""
-                raise LosikoError(f"relax setting {key!r} does not exist{hint} (allowed: {', '.join(names)})")
+                hint = did_you_mean(key, names)
+                raise LosikoError(f"relax setting {key!r} does not exist{hint}; allowed are: {', '.join(names)}")
         return cls(**dict(values))

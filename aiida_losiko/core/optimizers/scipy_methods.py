@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,10 +62,9 @@ class _Recorder:
     def __init__(
         self,
         evaluate: Callable[[Array], tuple[float, Array]],
-        evaluate_loss: Callable[[Array], float] | None,
         should_stop: Callable[[], bool] | None,
     ) -> None:
-        self._evaluate, self._evaluate_loss, self._should_stop = evaluate, evaluate_loss, should_stop
+        self._evaluate, self._should_stop = evaluate, should_stop
         self.n_evaluations = 0
         self.n_iterations = 0
         self.x: Array | None = None
@@ -73,17 +72,13 @@ class _Recorder:
         self.gradient: Array | None = None
         self._worst = -math.inf
 
-    def __call__(self, x: Array) -> tuple[float, Array | None]:
+    def __call__(self, x: Array) -> tuple[float, Array]:
         if self.x is not None and self._should_stop is not None and self._should_stop():
             raise _StopError
         self.n_evaluations += 1
-        gradient: Array | None = None
-        if self._evaluate_loss is not None:
-            loss = float(self._evaluate_loss(x))
-        else:
-            value, gradient = self._evaluate(x)
-            loss, gradient = float(value), np.asarray(gradient, dtype=np.float64)
-        if not math.isfinite(loss) or (gradient is not None and not np.all(np.isfinite(gradient))):
+        value, slopes = self._evaluate(x)
+        loss, gradient = float(value), np.asarray(slopes, dtype=np.float64)
+        if not math.isfinite(loss) or not np.all(np.isfinite(gradient)):
             if self.x is None:
                 raise LosikoError(f"the loss is {loss} at the start or its gradient is not finite; check the structure")
             # Line searches interpolate: a high finite value sends them back, nan or inf would end them.
@@ -104,8 +99,6 @@ def minimize_scipy(
     loss_tolerance: float,
     callback: Callable[[int, Array, float], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
-    options: Mapping[str, Any] | None = None,
-    evaluate_loss: Callable[[Array], float] | None = None,
 ) -> ScipyResult:
     """Minimise the loss of one structure with a method of `scipy.optimize.minimize`.
 
@@ -146,23 +139,19 @@ def minimize_scipy(
         Called after each iteration with its number from 1, the best coordinates and the best loss until then.
     should_stop : callable, optional
         Asked before each evaluation; True ends the search, and the best point is returned.
-    options : mapping, optional
-        Options of the SciPy method; go before those of the table.
-    evaluate_loss : callable, optional
-        The loss alone, for methods that use no gradient.
 
     Raises
     ------
     LosikoError
-        If the method is unknown, an option is not one of the method's, or the start has no finite loss.
+        If the method is unknown, or the start has no finite loss.
     """
     resolved = next((known for known in SCIPY_METHODS if known.lower() == str(method).lower()), None)
     if resolved is None:
         raise LosikoError(f"unknown SciPy method {method!r}; choose one of {', '.join(SCIPY_METHODS)}")
     derivative_free = resolved in _DERIVATIVE_FREE
-    recorder = _Recorder(evaluate, evaluate_loss if derivative_free else None, should_stop)
-    all_options = _options(resolved, max_steps, fmax, loss_tolerance) | dict(options or {})
-    success, message, stopped = _run(resolved, recorder, x0, all_options, callback)
+    recorder = _Recorder(evaluate, should_stop)
+    options = _options(resolved, max_steps, fmax, loss_tolerance)
+    success, message, stopped = _run(resolved, recorder, x0, options, callback)
     if recorder.x is None:
         raise LosikoError(f"{resolved} made no evaluation in max_steps {max_steps}; allow at least one step")
     small = False
@@ -188,9 +177,7 @@ def _run(
     callback: Callable[[int, Array, float], None] | None,
 ) -> tuple[bool, str, bool]:
     """Run SciPy; whether it succeeded, its message, and whether it was stopped."""
-    import warnings
-
-    from scipy.optimize import OptimizeWarning, minimize
+    from scipy.optimize import minimize
 
     def on_iteration(x: Array, *_: object) -> None:
         recorder.n_iterations += 1
@@ -201,15 +188,11 @@ def _run(
     function = (lambda x: recorder(x)[0]) if derivative_free else recorder
     start = np.array(x0, dtype=np.float64)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", message="Unknown solver options", category=OptimizeWarning)
-            result = minimize(
-                function, start, jac=not derivative_free, method=method, callback=on_iteration, options=options
-            )
+        result = minimize(
+            function, start, jac=not derivative_free, method=method, callback=on_iteration, options=options
+        )
     except _StopError:
         return False, "stopped by the caller", True
-    except OptimizeWarning as warning:
-        raise LosikoError(f"{method}: {warning}; see scipy.optimize.show_options('minimize', '{method}')") from warning
     recorder.n_iterations = int(result.get("nit", recorder.n_iterations))
     return bool(result.success), str(result.message), False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from aiida_losiko.core.environments.database import EnvironmentDatabase
 from aiida_losiko.core.errors import LosikoError
@@ -54,9 +54,10 @@ def relax(
     progress : bool
         Whether to show a progress bar on the standard error stream.
     max_seconds : float, optional
-        Wall time after which the structures that are not done come back as they are, with status `max_seconds`.
+        Wall time after which the structures that are not done come back as the best that was found, with status
+        `max_seconds`. Each structure is evaluated once at least.
     should_stop : callable, optional
-        Asked before each evaluation; when it returns true the rest comes back with status `interrupted`.
+        Asked between evaluations; when it returns true the rest comes back likewise, with status `interrupted`.
 
     Returns
     -------
@@ -92,7 +93,7 @@ def relax(
     run = Run(chosen, database, callback, deadline, should_stop)
     batched = is_batched(chosen.optimizer)
     size = chosen.batch_size if batched else 1
-    with _bar(progress, len(valid)) as bar:
+    with tqdm(total=len(valid), unit="structure", desc="relax", disable=not progress) as bar:
         for first in range(0, len(valid), size):
             numbers = valid[first : first + size]
             batch = [atoms_list[number] for number in numbers]
@@ -112,17 +113,11 @@ def _settings(settings: RelaxSettings | None, overrides: Mapping[str, Any]) -> R
     chosen = RelaxSettings.from_dict({**base, **overrides}) if overrides else settings or RelaxSettings()
     if chosen.device.startswith("cuda") and not torch.cuda.is_available():
         raise LosikoError(f"device={chosen.device!r} is not there: torch finds no CUDA device; use device='cpu'")
-    if chosen.noise_variance and not is_batched(chosen.optimizer):
-        raise LosikoError(
-            f"noise_variance={chosen.noise_variance} cannot be used with the optimizer {chosen.optimizer}; "
-            "choose lbfgs or fire, or set it to 0"
-        )
     try:
         torch.device(chosen.device)
     except RuntimeError:
         raise LosikoError(f"device={chosen.device!r} does not exist; choose cpu or cuda") from None
-    # Copied, so that the settings of a run cannot change under it.
-    return dataclasses.replace(chosen)
+    return chosen
 
 
 def _as_list(structures: Atoms | Iterable[Atoms]) -> list[Atoms]:
@@ -149,24 +144,3 @@ def _weights(
             )
         arrays[number] = arrays[number] * array
     return arrays
-
-
-class _NoBar:
-    """Stands in for a progress bar."""
-
-    def __enter__(self) -> _NoBar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def update(self, n: int) -> None:
-        pass
-
-
-def _bar(progress: bool, total: int) -> Any:
-    if not progress:
-        return _NoBar()
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit="structure", desc="relax")

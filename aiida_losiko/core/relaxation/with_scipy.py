@@ -26,47 +26,16 @@ def relax_one_with_scipy(
     on_done: Callable[[int], Any],
 ) -> list[Relaxation]:
     """Relax a list of one structure; targets are looked up anew at every evaluation."""
-    (start,) = structures
-    settings = run.settings
-    prepared = Preparation.of(run, structures, weights)
-    rows = prepared.dof.start(prepared.batch.positions)
-    # Rows of frozen atoms are no variables: a method without gradients would move them.
-    movable = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-    movable[: len(start)] = prepared.free
-    history: list[float] = []
-
-    def place(x: NDArray[np.float64]) -> torch.Tensor:
-        placed = rows.clone()
-        placed[movable] = torch.as_tensor(x.reshape(-1, 3), dtype=rows.dtype, device=rows.device)
-        return placed
-
-    def evaluate(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        placed = place(x)
-        evaluation = prepared.objective.evaluate(*prepared.dof.unpack(placed))
-        gradient = prepared.dof.gradient(placed, evaluation)[movable]
-        return float(evaluation.loss[0]), gradient.double().cpu().numpy().ravel()
-
-    x0 = rows[movable].double().cpu().numpy().ravel()
-    initial = evaluate(x0)[0]
-    history.append(initial)
+    (start,), settings = structures, run.settings
+    problem = _Problem(Preparation.of(run, structures, weights), len(start))
+    initial = problem.evaluate(problem.start)[0]
+    result = Relaxation(atoms=start, initial_loss=initial, evaluations=1, loss_history=[initial])
+    stopped: list[str] = []
 
     def on_step(step: int, x: NDArray[np.float64], loss: float) -> None:
-        history.append(loss)
+        result.loss_history.append(loss)
         if run.callback is not None:
-            positions, cells = prepared.dof.unpack(place(x))
-            run.callback(
-                StepReport(
-                    evaluation=len(history),
-                    numbers=np.array(numbers),
-                    steps=np.array([step]),
-                    loss=np.array([loss]),
-                    positions=[positions.double().cpu().numpy()],
-                    cells=cells.double().cpu().numpy(),
-                )
-            )
-
-    result = Relaxation(atoms=start, initial_loss=initial)
-    stopped: list[str] = []
+            run.callback(problem.report(x, loss, step, numbers))
 
     def should_stop() -> bool:
         reason = run.stop_reason()
@@ -74,12 +43,12 @@ def relax_one_with_scipy(
             stopped.append(reason)
         return reason is not None
 
-    best = x0
-    if len(x0) and settings.max_steps:
+    best = problem.start
+    if len(best) and settings.max_steps:
         found = minimize_scipy(
             settings.optimizer,
-            evaluate,
-            x0,
+            problem.evaluate,
+            best,
             max_steps=settings.max_steps,
             fmax=settings.fmax,
             loss_tolerance=settings.loss_tolerance,
@@ -89,19 +58,60 @@ def relax_one_with_scipy(
         best = found.x
         result.converged, result.steps, result.evaluations = found.converged, found.n_iterations, found.n_evaluations
     result.status = "converged" if result.converged else stopped[0] if stopped else "max_steps"
-    placed = place(best)
-    positions, cells = prepared.dof.unpack(placed)
-    final = prepared.objective.evaluate(positions, cells)
-    result.loss = float(final.loss[0])
-    result.loss_history = history
     on_done(1)
-    return [
-        run.finish(
+    return [problem.finish(run, start, best, result)]
+
+
+class _Problem:
+    """The loss of one structure as a function of the numbers that may change, (n,) in a row."""
+
+    def __init__(self, prepared: Preparation, n_atoms: int) -> None:
+        self._prepared = prepared
+        self._rows = prepared.dof.start(prepared.batch.positions)
+        # Rows of frozen atoms are no variables: a method without gradients would move them.
+        self._movable = torch.ones(len(self._rows), dtype=torch.bool, device=self._rows.device)
+        self._movable[:n_atoms] = prepared.free
+        self.start = _numbers(self._rows[self._movable]).ravel()
+
+    def evaluate(self, x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """Loss and gradient (n,)."""
+        placed = self._place(x)
+        evaluation = self._prepared.objective.evaluate(*self._prepared.dof.unpack(placed))
+        gradient = self._prepared.dof.gradient(placed, evaluation)[self._movable]
+        return float(evaluation.loss[0]), _numbers(gradient).ravel()
+
+    def report(self, x: NDArray[np.float64], loss: float, step: int, numbers: list[int]) -> StepReport:
+        """What the callback is told after a step."""
+        positions, cells = self._prepared.dof.unpack(self._place(x))
+        return StepReport(
+            evaluation=step + 1,
+            numbers=np.array(numbers),
+            steps=np.array([step]),
+            loss=np.array([loss]),
+            positions=[_numbers(positions)],
+            cells=_numbers(cells),
+        )
+
+    def finish(self, run: Run, start: Atoms, x: NDArray[np.float64], result: Relaxation) -> Relaxation:
+        """Fill in the result at `x`."""
+        positions, cells = self._prepared.dof.unpack(self._place(x))
+        final = self._prepared.objective.evaluate(positions, cells)
+        result.loss = float(final.loss[0])
+        return run.finish(
             start,
-            positions.double().cpu().numpy(),
-            cells[0].double().cpu().numpy(),
-            final.distance.double().cpu().numpy(),
+            _numbers(positions),
+            _numbers(cells[0]),
+            _numbers(final.distance),
             final.environment.cpu().numpy(),
             result,
         )
-    ]
+
+    def _place(self, x: NDArray[np.float64]) -> torch.Tensor:
+        placed = self._rows.clone()
+        placed[self._movable] = torch.as_tensor(x.reshape(-1, 3), dtype=placed.dtype, device=placed.device)
+        return placed
+
+
+def _numbers(tensor: torch.Tensor) -> NDArray[np.float64]:
+    array: NDArray[np.float64] = tensor.detach().double().cpu().numpy()
+    return array
