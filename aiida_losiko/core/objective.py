@@ -28,8 +28,10 @@ from aiida_losiko.core.neighbors import NeighborTable, StructureBatch, scatter_t
 KERNELS = ("distance", "polynomial")
 # The repulsion begins at this part of the shortest distance that the database has for a pair of elements.
 REPULSION_RANGE = 0.8
-# Numbers of one of the arrays of a chunk of centres: enough to hide the cost of calls, few enough to stay in the cache.
-CHUNK_ELEMENTS = 1 << 17
+# Bytes of one of the arrays of a chunk of centres: enough to hide the cost of calls, few enough to stay in the cache.
+CHUNK_BYTES = 1 << 20
+# Fewer centres than this cost mostly calls: they are worked on with others, though these may hold more elements.
+FEW_CENTERS = 32
 
 
 @dataclass
@@ -59,59 +61,37 @@ class Evaluation:
     environment: torch.Tensor
 
 
-class _SpeciesGroup:
-    """The atoms of one element in a chunk, with their targets."""
-
-    def __init__(self, atoms: torch.Tensor, tracker: TrackedNearest) -> None:
-        self.atoms = atoms
-        self.tracker = tracker
-        self._matched: torch.Tensor | None = None
-        self._targets: torch.Tensor | None = None
-
-    def match(self, unit: torch.Tensor, columns: torch.Tensor | None, n_features: int) -> torch.Tensor:
-        """Find the targets of unit vectors given in the columns that can differ from zero; returns them likewise."""
-        queries = unit
-        if columns is not None:
-            queries = unit.new_zeros((len(unit), n_features)).index_copy_(1, columns, unit)
-        indices = self.tracker.update(queries)
-        if self._targets is None or self._matched is None or not torch.equal(indices, self._matched):
-            targets = self.tracker.targets()
-            targets = targets if columns is None else targets.index_select(1, columns)
-            self._targets = targets.to(unit.dtype)
-            self._matched = indices.clone()
-        return self._targets
-
-
 class _Chunk:
     """Atoms of structures that hold the same elements, few enough for the cache.
 
     What is absent from them need not be computed, which it would have to be with others of more elements among them.
     """
 
-    def __init__(self, rows: torch.Tensor, batch: StructureBatch, database: EnvironmentDatabase) -> None:
+    def __init__(
+        self, rows: torch.Tensor, elements: tuple[int, ...], batch: StructureBatch, database: EnvironmentDatabase
+    ) -> None:
         self.rows = rows
+        self.elements = elements
         self.descriptor: Descriptor = database.descriptor
+        columns = self.descriptor.columns(elements)
+        self._columns = None if columns is None else torch.as_tensor(columns, device=rows.device)
         self._numbers = batch.numbers
-        numbers = batch.numbers[self.rows]
+        numbers = batch.numbers[rows]
+        # The atoms of each element, and the search for their matches.
         self.groups = [
-            _SpeciesGroup(
-                torch.nonzero(numbers == z)[:, 0], TrackedNearest(database.searcher(symbol, batch.positions.device))
+            (
+                torch.nonzero(numbers == z)[:, 0],
+                TrackedNearest(database.searcher(chemical_symbols[z], rows.device), columns=self._columns),
             )
-            for z, symbol in zip(self.descriptor.numbers, self.descriptor.species, strict=True)
-            if bool((numbers == z).any())
+            for z in elements
         ]
 
     def set_neighbors(self, table: NeighborTable) -> None:
-        """Take note of the elements among the neighbours, after the table changed."""
+        """Take note of the neighbours, after the table changed."""
         # The table is as wide as the longest row of the batch; the rows of a chunk may be shorter.
         self.width = int(table.n_neighbors[self.rows].max())
         neighbors = self._numbers[table.index[self.rows, : self.width]]
-        self.present = self.descriptor.check_species(np.unique(neighbors.cpu().numpy()))
-        self.species_index = species_positions(self.present, neighbors)
-        columns = self.descriptor.columns(self.present)
-        self.columns = None if columns is None else torch.as_tensor(columns, device=neighbors.device)
-        for group in self.groups:
-            group._targets = None
+        self.species_index = species_positions(self.elements, neighbors)
 
 
 class LocalSimilarityObjective:
@@ -170,14 +150,20 @@ class LocalSimilarityObjective:
         for start, stop in sorted(pairwise(starts), key=lambda edges: edges[1] - edges[0]):
             elements = tuple(sorted(set(numbers[start:stop].tolist())))
             by_elements.setdefault(elements, []).append(np.arange(start, stop))
+        groups = {elements: np.concatenate(parts) for elements, parts in by_elements.items()}
+        few = [elements for elements, atoms in groups.items() if len(atoms) < FEW_CENTERS]
+        if len(few) > 1:
+            union = tuple(sorted(set().union(*few)))
+            merged = [*few, union] if union in groups and union not in few else few
+            groups[union] = np.concatenate([groups.pop(elements) for elements in merged])
         chunks = []
-        for elements, parts in by_elements.items():
-            atoms = np.concatenate(parts)
+        for elements, atoms in groups.items():
+            self.database.descriptor.check_species(elements)
             columns = self.database.descriptor.columns(elements)
             n_features = self.database.descriptor.n_features if columns is None else len(columns)
-            size = int(np.clip(CHUNK_ELEMENTS // n_features, 16, 512))
+            size = int(np.clip(CHUNK_BYTES // (n_features * self.batch.positions.element_size()), 16, 512))
             for rows in np.array_split(atoms, max(1, round(len(atoms) / size))):
-                chunks.append(_Chunk(torch.as_tensor(rows, device=device), self.batch, self.database))
+                chunks.append(_Chunk(torch.as_tensor(rows, device=device), elements, self.batch, self.database))
         return chunks
 
     def keep(self, structures: torch.Tensor) -> None:
@@ -242,23 +228,19 @@ class LocalSimilarityObjective:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Loss, distance and match of each atom of a chunk, and the gradient in the vectors to its neighbours."""
         vectors = vectors.detach().requires_grad_()
-        features = chunk.descriptor.features_of(vectors, inside, chunk.species_index, chunk.present)
+        features = chunk.descriptor.features_of(vectors, inside, chunk.species_index, chunk.elements)
         with torch.no_grad():
             # An atom without neighbours has no features when its own weight w0 is zero.
             norm = torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp_min(1e-30)
             unit = features / norm
             distance = torch.empty_like(norm[:, 0])
-            cosine = torch.empty_like(norm)
             environment = torch.empty_like(chunk.species_index[:, 0])
             pull = torch.empty_like(unit)
-            for group in chunk.groups:
-                atoms = group.atoms
-                own = unit if len(chunk.groups) == 1 else unit.index_select(0, atoms)
-                targets = group.match(own, chunk.columns, chunk.descriptor.n_features)
-                cosine[atoms] = torch.linalg.vecdot(own, targets)[:, None]
-                distance[atoms] = group.tracker.distances.to(distance.dtype)
-                environment[atoms] = group.tracker.indices
-                pull[atoms] = targets
+            for atoms, tracker in chunk.groups:
+                environment[atoms] = tracker.update(unit.index_select(0, atoms))
+                distance[atoms] = tracker.distances.to(distance.dtype)
+                pull.index_copy_(0, atoms, tracker.targets.to(unit.dtype))
+            cosine = torch.linalg.vecdot(unit, pull)[:, None]
             weights = self._weights[chunk.rows]
             if self.kernel == "distance":
                 atom_loss = weights * distance**2
@@ -270,7 +252,8 @@ class LocalSimilarityObjective:
                 atom_loss = -weights * torch.expm1(degree * torch.log1p(-0.5 * distance**2).clamp(min=-1e3))
                 slope = weights * degree * similarity ** (degree - 1)
             # d/dp of -slope (p / |p|) . t, of which both losses are made
-            feature_gradient = (cosine * unit - pull) * (slope[:, None] / norm)
+            factor = slope[:, None] / norm
+            feature_gradient = pull.mul_(-factor).addcmul_(unit, cosine * factor)
         (gradient,) = torch.autograd.grad(features, vectors, feature_gradient)
         return atom_loss, distance, environment, gradient
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from aiida_losiko.core.environments.matching import NearestEnvironments, pair_distances, require_finite
+from aiida_losiko.core.environments.matching import NearestEnvironments, distance_to, require_finite
 from aiida_losiko.core.errors import LosikoError
 
 _BOUND_ELEMENTS = 1 << 24  # numbers per chunk of lower bounds (64 MB)
@@ -17,7 +17,7 @@ _FEW = 8192  # among so few environments, bounds of all cost no more than bounds
 class _Memory(NamedTuple):
     """What the last search of each query said."""
 
-    reference: torch.Tensor  # (M, D) where the query was
+    reference: torch.Tensor  # (M, d) where the query was
     candidates: torch.Tensor  # (M, c) the environments with the smallest lower bounds there
     horizon: torch.Tensor  # (M,) no other environment is nearer to the reference than this
     second: torch.Tensor  # (M,) nor is any but the winner nearer than this; -inf once another one has won
@@ -37,6 +37,8 @@ class TrackedNearest:
         The environments.
     n_candidates : int
         Number c of remembered environments per query.
+    columns : Tensor of int64, shape (d,), optional
+        Queries are zero outside these columns and given in them alone; by default d is the D of the environments.
 
     Attributes
     ----------
@@ -54,12 +56,16 @@ class TrackedNearest:
     >>> tracked.keep(still_running)  # doctest: +SKIP
     """
 
-    def __init__(self, searcher: NearestEnvironments, n_candidates: int = 64) -> None:
+    def __init__(
+        self, searcher: NearestEnvironments, n_candidates: int = 64, columns: torch.Tensor | None = None
+    ) -> None:
         if n_candidates < 1:
             raise LosikoError(f"n_candidates={n_candidates}: at least 1 environment has to be remembered per query")
         self.searcher = searcher
         self.n_candidates = min(n_candidates, len(searcher))
         self.n_searched = 0
+        self._columns = columns
+        self._view = searcher.seen_in(columns)
         self.reset()
 
     def reset(self) -> None:
@@ -68,6 +74,7 @@ class TrackedNearest:
         self._memory: _Memory | None = None
         self.indices = torch.empty(0, dtype=torch.int64, device=device)
         self.distances = torch.empty(0, dtype=torch.float64, device=device)
+        self._winners = self._view.take(self.indices)
 
     def keep(self, mask: torch.Tensor) -> None:
         """Drop queries, for instance of structures that have converged.
@@ -81,18 +88,19 @@ class TrackedNearest:
             mask = mask.to(self.indices.device)
             self._memory = _Memory(*(part[mask] for part in self._memory))
             self.indices, self.distances = self.indices[mask], self.distances[mask]
+            self._winners = self._view.take(self.indices)
 
-    def targets(self, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """Return the vectors of the nearest environments of the last update, shape (M, D)."""
-        vectors = self.searcher.vectors[self.indices]
-        return vectors if dtype is None else vectors.to(dtype)
+    @property
+    def targets(self) -> torch.Tensor:
+        """The nearest environments of the last update in the columns, shape (M, d), float64."""
+        return self._winners[0]
 
     def update(self, queries: torch.Tensor) -> torch.Tensor:
         """Find the nearest environment of each query.
 
         Parameters
         ----------
-        queries : Tensor, shape (M, D)
+        queries : Tensor, shape (M, d)
             The same queries as at the last call, in the same order, moved.
 
         Returns
@@ -105,7 +113,8 @@ class TrackedNearest:
         LosikoError
             When the number of queries is not that of the last call (use `keep` or `reset`).
         """
-        self.searcher.check(queries, 1)
+        if self._columns is None:
+            self.searcher.check(queries, 1)
         queries = queries.detach().double()
         if self._memory is None:
             everyone = torch.arange(len(queries), device=queries.device)
@@ -119,6 +128,7 @@ class TrackedNearest:
                 second=torch.zeros_like(self.distances),
             )
             self._search(queries, self._memory, everyone)
+            self._winners = self._view.take(self.indices)
         elif len(queries) != len(self.indices):
             raise LosikoError(
                 f"{len(queries)} queries, {len(self.indices)} before: call keep(mask) to drop some, reset() to restart"
@@ -129,12 +139,12 @@ class TrackedNearest:
 
     def _follow(self, queries: torch.Tensor, memory: _Memory) -> None:
         """Update queries that were searched before."""
-        everyone = torch.arange(len(queries), device=queries.device)
-        moved = pair_distances(queries, memory.reference, everyone, everyone)
+        moved = torch.linalg.vector_norm(queries - memory.reference, dim=1)
         require_finite(moved)
-        # New tensors: the caller may hold those of the last call.
-        self.indices = self.indices.clone()
-        self.distances = pair_distances(queries, self.searcher.vectors, everyone, self.indices)
+        before = self.indices
+        # A new tensor: the caller may hold that of the last call.
+        self.indices = before.clone()
+        self.distances = distance_to(queries, *self._winners)
         slack = 1.0e-12 * (1.0 + moved + self.distances)  # rounding of the distances
         restless = self.distances >= memory.second - moved - slack
         searched = restless
@@ -146,12 +156,23 @@ class TrackedNearest:
         rows = searched.nonzero(as_tuple=True)[0]
         if len(rows):
             self._search(queries[rows], memory, rows)
+        changed = (self.indices != before).nonzero(as_tuple=True)[0]
+        if len(changed):
+            self._replace_winners(changed)
+
+    def _replace_winners(self, changed: torch.Tensor) -> None:
+        """Take the vectors of new winners, in new tensors."""
+        vectors, outside = self._view.take(self.indices[changed])
+        targets, beyond = self._winners
+        if outside is not None and beyond is not None:
+            beyond = beyond.index_copy(0, changed, outside)
+        self._winners = targets.index_copy(0, changed, vectors), beyond
 
     def _review(self, queries: torch.Tensor, memory: _Memory, rows: torch.Tensor) -> None:
         """Look for the winners among the candidates."""
         before = self.indices[rows]
         candidates = memory.candidates[rows]
-        bounds, length, margin = self.searcher.squared_bounds(queries, candidates)
+        bounds, length, margin = self._view.squared_bounds(queries, candidates)
         self._decide(queries, rows, candidates, bounds + (length - margin)[:, None])
         memory.second[rows[self.indices[rows] != before]] = -math.inf
 
@@ -164,7 +185,7 @@ class TrackedNearest:
 
     def _search_chunk(self, queries: torch.Tensor, memory: _Memory, rows: torch.Tensor) -> None:
         n, c = len(self.searcher), self.n_candidates
-        bounds, length, margin = self.searcher.squared_bounds(queries)
+        bounds, length, margin = self._view.squared_bounds(queries)
         values, order = bounds[:, :n].topk(min(c + 1, n), largest=False)
         squared = values.double() + (length - margin)[:, None]
         horizon = squared[:, c].clamp_min(0).sqrt() if n > c else torch.full_like(length, math.inf)
@@ -173,11 +194,17 @@ class TrackedNearest:
         # More environments than candidates may tie within the bounds; then the search that keeps no memory decides.
         unsure = (self.distances[rows] >= horizon).nonzero(as_tuple=True)[0]
         if len(unsure):
-            distances, indices = self.searcher.search(queries[unsure])
+            distances, indices = self.searcher.search(self._in_full(queries[unsure]))
             self.distances[rows[unsure]], self.indices[rows[unsure]] = distances[:, 0], indices[:, 0]
             second[unsure] = -math.inf
         memory.reference[rows], memory.candidates[rows] = queries, order[:, :c]
         memory.horizon[rows], memory.second[rows] = horizon, second
+
+    def _in_full(self, queries: torch.Tensor) -> torch.Tensor:
+        """Queries (m, d) in all columns, (m, D)."""
+        if self._columns is None:
+            return queries
+        return queries.new_zeros(len(queries), self.searcher.vectors.shape[1]).index_copy_(1, self._columns, queries)
 
     def _decide(
         self, queries: torch.Tensor, rows: torch.Tensor, candidates: torch.Tensor, squared: torch.Tensor
@@ -186,7 +213,7 @@ class TrackedNearest:
 
         Parameters
         ----------
-        queries : Tensor, shape (m, D)
+        queries : Tensor, shape (m, d)
         rows : Tensor, shape (m,)
             Which queries these are.
         candidates : Tensor, shape (m, c)
@@ -199,22 +226,20 @@ class TrackedNearest:
         Tensor, shape (m,)
             A lower bound of the distance to the candidates that did not win.
         """
-        m = len(rows)
-        vectors = self.searcher.vectors
-        everyone = torch.arange(m, device=rows.device)
+        everyone = torch.arange(len(rows), device=rows.device)
         table = squared.clamp_min(0).sqrt()
         exact = torch.zeros_like(table, dtype=torch.bool)
         # The candidate of the lowest bound is computed first: it spares most of the others.
         first = squared.argmin(1)
-        leader = pair_distances(queries, vectors, everyone, candidates[everyone, first])
+        leader = self._view.distances(queries, everyone, candidates[everyone, first])
         table[everyone, first], exact[everyone, first] = leader, True
         limit = torch.minimum(leader, self.distances[rows]) * (1 + 1.0e-12)
         who, slot = ((table <= limit[:, None]) & ~exact).nonzero(as_tuple=True)
-        table[who, slot], exact[who, slot] = pair_distances(queries, vectors, who, candidates[who, slot]), True
+        table[who, slot], exact[who, slot] = self._view.distances(queries, who, candidates[who, slot]), True
         # The present winner takes part, whether it is among the candidates or not.
         times = torch.cat([self.distances[rows, None], table.masked_fill(~exact, math.inf)], dim=1)
         names = torch.cat([self.indices[rows, None], candidates], dim=1)
         least = times.amin(1)
-        winner = names.masked_fill(times > least[:, None], len(vectors)).amin(1)
+        winner = names.masked_fill(times > least[:, None], len(self.searcher)).amin(1)
         self.distances[rows], self.indices[rows] = least, winner
         return table.masked_fill(candidates == winner[:, None], math.inf).amin(1)
