@@ -65,7 +65,10 @@ class Descriptor(ABC):
 
     @abstractmethod
     def columns(self, present: tuple[int, ...]) -> NDArray[np.int64] | None:
-        """Features that can differ from zero when only these atomic numbers are there; None means all."""
+        """Features that can differ from zero when only these atomic numbers are there, ascending; None for all of them.
+
+        What is absent need not be computed, stored or compared.
+        """
 
     @abstractmethod
     def features_of(
@@ -87,6 +90,7 @@ class Descriptor(ABC):
         Returns
         -------
         Tensor, shape (n_centers, len(columns(present)))
+            Without the columns of what is absent. Features have to go to zero smoothly at the cutoff.
         """
 
     def check_species(self, numbers: Iterable[int]) -> tuple[int, ...]:
