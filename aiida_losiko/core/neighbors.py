@@ -205,6 +205,22 @@ class NeighborTable:
         return vectors, (squared <= self.cutoff**2).to(vectors.dtype), squared
 
 
+def close_pairs(atoms: Atoms, cutoff: float) -> tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.float64]]:
+    """Every pair of atoms within a distance, in both directions and with periodic images.
+
+    Returns
+    -------
+    i, j : ndarray, shape (n_pairs,)
+        The atoms.
+    distance : ndarray, shape (n_pairs,)
+        In Angstrom.
+    """
+    pbc = np.asarray(atoms.pbc)
+    finder = NeighborList(cutoff=cutoff, full_list=True)
+    i, j, distance = finder.compute(atoms.positions, complete_cell(atoms.cell.array, pbc), pbc, "ijd")
+    return i, j, distance
+
+
 def complete_cell(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Replace the lattice vectors of directions that are not periodic by unit vectors normal to the others.
 

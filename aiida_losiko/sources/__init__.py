@@ -1,46 +1,35 @@
 """Plain records from public collections; no AiiDA.
 
-``load_source`` finds a source by name; a new source is one module and one line in ``_SOURCES``.
+``load_source`` finds a source by name; a new source is one module and one line in ``SOURCES``.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from aiida_losiko.core.errors import LosikoError
+from aiida_losiko.core.errors import LosikoError, did_you_mean
 from aiida_losiko.sources.base import SourceInfo, SourceRecord
 from aiida_losiko.sources.selection import SelectionLike
 
-__all__ = ["SourceInfo", "SourceRecord", "load_source", "source_names"]
+__all__ = ["SOURCES", "SourceInfo", "SourceRecord", "load_source", "source_names"]
+
+Loader: TypeAlias = Callable[..., tuple[SourceInfo, list[SourceRecord]]]
 
 
-def _g2(path: str | Path | None, selection: SelectionLike) -> tuple[SourceInfo, list[SourceRecord]]:
-    from aiida_losiko.sources.g2 import g2_info, read_g2
-
-    if path is not None:
-        raise LosikoError(f"source g2 takes no path (given: {path}); its molecules come with ASE, leave the path out")
-    return g2_info(), list(read_g2(selection))
-
-
-def _qm9(path: str | Path | None, selection: SelectionLike, **options: Any) -> tuple[SourceInfo, list[SourceRecord]]:
-    from aiida_losiko.sources.qm9 import ARCHIVE, qm9_info, read_qm9
-
-    if path is None:
-        raise LosikoError(
-            f"source qm9 needs the path of {ARCHIVE.name}, of a folder of its files or of a collection; "
-            "get the archive with aiida_losiko.sources.qm9.download_qm9(folder)"
-        )
-    return qm9_info(path), list(read_qm9(path, selection, **options))
-
-
-_SOURCES: dict[str, Callable[..., tuple[SourceInfo, list[SourceRecord]]]] = {"g2": _g2, "qm9": _qm9}
+SOURCES = {
+    "g2": "aiida_losiko.sources.g2:load_g2",
+    "qm9": "aiida_losiko.sources.qm9:load_qm9",
+}
+"""Where the loaders are: functions of a path (or None), a selection, and options of their own as keywords."""
 
 
 def source_names() -> tuple[str, ...]:
     """Return the names that :func:`load_source` knows."""
-    return tuple(_SOURCES)
+    return tuple(SOURCES)
 
 
 def load_source(
@@ -69,15 +58,17 @@ def load_source(
     LosikoError
         An unknown source or option, a path or selection that cannot be used, or nothing selected.
     """
-    if name not in _SOURCES:
-        raise LosikoError(f"unknown source {name!r}; allowed are {', '.join(_SOURCES)}")
-    allowed = {"qm9": ("uncharacterized", "include_uncharacterized", "progress")}.get(name, ())
+    if name not in SOURCES:
+        raise LosikoError(f"unknown source {name!r}{did_you_mean(name, SOURCES)}; allowed are {', '.join(SOURCES)}")
+    module, _, attribute = SOURCES[name].partition(":")
+    load: Loader = getattr(import_module(module), attribute)
+    allowed = [key for key, p in inspect.signature(load).parameters.items() if p.kind is p.KEYWORD_ONLY]
     unknown = [key for key in options if key not in allowed]
     if unknown:
         raise LosikoError(
             f"unknown option {', '.join(unknown)} of source {name}; allowed are {', '.join(allowed) or 'none'}"
         )
-    info, records = _SOURCES[name](path, selection, **options)
+    info, records = load(path, selection, **options)
     if not records:
         raise LosikoError(f"the selection {selection!r} leaves nothing of source {name}; select more")
     return info, records

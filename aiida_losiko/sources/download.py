@@ -8,11 +8,8 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from aiida_losiko.core.errors import LosikoError
 
@@ -28,10 +25,6 @@ class RemoteFile:
     url: str
     size: int | None = None
     md5: str | None = None
-
-
-class _Progress(Protocol):
-    def update(self, n: int) -> object: ...
 
 
 class _AgainError(Exception):
@@ -121,6 +114,8 @@ def download(
 
 def _attempt(remote: RemoteFile, part: Path, *, progress: bool, timeout: float) -> None:
     """Ask for what is missing and append it; an exception if the end of the file was not reached."""
+    from tqdm import tqdm
+
     start = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(remote.url, headers={"User-Agent": "aiida-losiko", "Accept-Encoding": "identity"})
     if start:
@@ -136,7 +131,16 @@ def _attempt(remote: RemoteFile, part: Path, *, progress: bool, timeout: float) 
         total = _total_size(response, start)
         if response.status == 200:
             start = 0  # the server does not resume, so that what comes is the whole file
-        with part.open("r+b" if start else "wb") as stream, _bar(remote.name, start, total, progress) as bar:
+        bar = tqdm(
+            desc=remote.name,
+            initial=start,
+            total=total,
+            unit="B",
+            unit_scale=True,
+            unit_divisor=1024,
+            disable=not progress,
+        )
+        with part.open("r+b" if start else "wb") as stream, bar:
             stream.seek(start)
             received = start
             while chunk := response.read(CHUNK):
@@ -159,16 +163,6 @@ def _total_size(response: http.client.HTTPResponse, start: int) -> int | None:
             return start + int(length) if length else None
         raise _AgainError("the server sent another part of the file than was asked for")
     raise _AgainError(f"the server answered {response.status} {response.reason}")
-
-
-@contextmanager
-def _bar(name: str, start: int, total: int | None, progress: bool) -> Iterator[_Progress]:
-    from tqdm import tqdm
-
-    with tqdm(
-        desc=name, initial=start, total=total, unit="B", unit_scale=True, unit_divisor=1024, disable=not progress
-    ) as bar:
-        yield bar
 
 
 def _verify(path: Path, remote: RemoteFile) -> None:

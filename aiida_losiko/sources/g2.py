@@ -8,7 +8,9 @@ O, F), which have no environment to learn from. The other 93, radicals and diato
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.sources.base import SourceInfo, SourceRecord
 from aiida_losiko.sources.selection import SelectionLike, parse_selection, select_records
 
@@ -52,6 +54,13 @@ def g2_names() -> list[str]:
     molecules = {name: g2[name] for name in g2.names}
     organic = [name for name, atoms in molecules.items() if len(atoms) > 1 and set(atoms.symbols) <= set(ELEMENTS)]
     return sorted(organic, key=lambda name: (len(molecules[name]), name))
+
+
+def load_g2(path: str | Path | None, selection: SelectionLike) -> tuple[SourceInfo, list[SourceRecord]]:
+    """Load the molecules for `aiida_losiko.sources.load_source`; there is no file to give the path of."""
+    if path is not None:
+        raise LosikoError(f"source g2 takes no path (given: {path}); its molecules come with ASE, leave the path out")
+    return g2_info(), list(read_g2(selection))
 
 
 def read_g2(selection: SelectionLike = None) -> Iterator[SourceRecord]:

@@ -69,6 +69,30 @@ def qm9_info(path: str | Path | None = None) -> SourceInfo:
     )
 
 
+def load_qm9(
+    path: str | Path | None,
+    selection: SelectionLike,
+    *,
+    uncharacterized: str | Path | None = None,
+    include_uncharacterized: bool = False,
+    progress: bool = False,
+) -> tuple[SourceInfo, list[SourceRecord]]:
+    """Load molecules for `aiida_losiko.sources.load_source`; the parameters are those of `read_qm9`."""
+    if path is None:
+        raise LosikoError(
+            f"source qm9 needs the path of {ARCHIVE.name}, of a folder of its files or of a collection; "
+            "get the archive with aiida_losiko.sources.qm9.download_qm9(folder)"
+        )
+    records = read_qm9(
+        path,
+        selection,
+        uncharacterized=uncharacterized,
+        include_uncharacterized=include_uncharacterized,
+        progress=progress,
+    )
+    return qm9_info(path), list(records)
+
+
 def read_qm9(
     path: str | Path,
     selection: SelectionLike = None,

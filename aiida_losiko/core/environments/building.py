@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import torch
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from aiida_losiko.core.environments.origins import running_offsets, subset_rows
 from aiida_losiko.core.environments.settings import BuildSettings
 from aiida_losiko.core.environments.thinning import DuplicateMerger, thin
 from aiida_losiko.core.errors import LosikoError
+from aiida_losiko.core.neighbors import StructureBatch, close_pairs
+from aiida_losiko.core.structures import check_structure
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -67,12 +71,8 @@ def named_structures(
         For an identifier that occurs twice, or a number of identifiers other than that of structures.
     """
     given = None if sources is None else iter(sources)
-    if progress:
-        from tqdm.auto import tqdm
-
-        structures = tqdm(structures, desc="environments", unit=" structures")
     seen: set[str] = set()
-    for number, atoms in enumerate(structures):
+    for number, atoms in enumerate(tqdm(structures, unit="structure", desc="describe", disable=not progress)):
         if given is None:
             name = str(atoms.info.get("identifier", f"structure-{number}"))
         else:
@@ -90,8 +90,6 @@ def named_structures(
 
 def check_named(name: str, atoms: Atoms, species: tuple[str, ...]) -> None:
     """Refuse a structure that cannot be described; the error begins with its name."""
-    from aiida_losiko.core.structures import check_structure
-
     try:
         check_structure(atoms, species)
     except LosikoError as exc:
@@ -109,19 +107,12 @@ class DistanceRecord:
 
     def __init__(self, r_cut: float) -> None:
         """See the class."""
-        from vesin import NeighborList
-
-        self._finder = NeighborList(cutoff=r_cut, full_list=True)
+        self._r_cut = r_cut
         self._shortest = np.full((len(chemical_symbols), len(chemical_symbols)), np.inf)
 
     def add(self, atoms: Atoms) -> None:
         """Look at one more structure, periodic images included."""
-        from aiida_losiko.core.neighbors import complete_cell
-
-        pbc = np.asarray(atoms.pbc)
-        i, j, distance = self._finder.compute(
-            atoms.positions, complete_cell(atoms.cell.array, pbc), [bool(flag) for flag in pbc], "ijd"
-        )
+        i, j, distance = close_pairs(atoms, self._r_cut)
         np.minimum.at(self._shortest, (atoms.numbers[i], atoms.numbers[j]), distance)
 
     def as_dict(self) -> dict[str, float]:
@@ -152,10 +143,6 @@ def normalised_features(batch: list[tuple[str, Atoms]], descriptor: Descriptor) 
     LosikoError
         For an atom whose vector is zero or not finite; it names the source.
     """
-    import torch
-
-    from aiida_losiko.core.neighbors import StructureBatch
-
     with torch.no_grad():
         features: NDArray[np.float64] = descriptor.features(StructureBatch.from_atoms([a for _, a in batch])).numpy()
     norms = np.linalg.norm(features, axis=1)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiida_losiko.core.errors import LosikoError
+from aiida_losiko.core.files import temporary_target, to_jsonable
 
 if TYPE_CHECKING:
     import torch
@@ -140,8 +141,6 @@ def write_tensors(path: str | Path, tensors: Tensors, header: Mapping[str, Any])
     LosikoError
         The header has no JSON form, or the file cannot be written.
     """
-    from aiida_losiko.core.files import temporary_target
-
     path = Path(path)
     # The widest numbers first, which keeps every tensor aligned.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
@@ -173,8 +172,6 @@ def write_tensors(path: str | Path, tensors: Tensors, header: Mapping[str, Any])
 
 
 def _to_json(key: str, value: Any) -> str:
-    from aiida_losiko.core.files import to_jsonable
-
     try:
         return json.dumps(to_jsonable(value), sort_keys=True, ensure_ascii=False)
     except TypeError as exc:

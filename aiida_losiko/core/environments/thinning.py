@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from aiida_losiko.core.environments.matching import principal_basis
 from aiida_losiko.core.errors import LosikoError
 
 _BLOCK = 1024  # vectors that are merged at a time
@@ -187,10 +189,6 @@ def farthest_points(vectors: NDArray[np.floating], n_wanted: int) -> NDArray[np.
     ndarray, shape (min(N, n_wanted),), int64
         Row numbers in the order in which they were chosen.
     """
-    import torch
-
-    from aiida_losiko.core.environments.matching import principal_basis
-
     n = len(vectors)
     if n <= n_wanted:
         return np.arange(n, dtype=np.int64)

@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 
 from aiida_losiko.core.environments.database import EnvironmentDatabase
-from aiida_losiko.core.neighbors import complete_cell
+from aiida_losiko.core.neighbors import close_pairs
 from aiida_losiko.core.objective import shortest_pairs
 from aiida_losiko.core.relaxation.results import Matches, Relaxation
 from aiida_losiko.core.settings import RelaxSettings
@@ -99,12 +99,8 @@ class Run:
 
 def structure_flags(atoms: Atoms, start: Atoms, database: EnvironmentDatabase) -> tuple[str, ...]:
     """Warnings on a relaxed structure: see `Relaxation.flags`."""
-    from vesin import NeighborList
-
     flags = []
-    finder = NeighborList(cutoff=database.descriptor.r_cut, full_list=True)
-    cell = complete_cell(np.asarray(atoms.cell), atoms.pbc)
-    i, j, distance = finder.compute(atoms.positions, cell, atoms.pbc, "ijd")
+    i, j, distance = close_pairs(atoms, database.descriptor.r_cut)
     shortest = shortest_pairs(database).numpy()
     if (distance < COLLAPSE * shortest[atoms.numbers[i], atoms.numbers[j]]).any():
         flags.append("collapsed")
