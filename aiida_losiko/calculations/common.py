@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from aiida.common.datastructures import CalcInfo, CodeInfo
 from aiida.common.folders import Folder
+from aiida.common.hashing import make_hash
 from aiida.engine import CalcJob, CalcJobProcessSpec
 
 from aiida_losiko.core.errors import LosikoError
 
-__all__ = ("LosikoCalculation", "check_parameters", "options_of", "parameters_validator")
+if TYPE_CHECKING:
+    from aiida_losiko.data import EnvironmentDatabaseData
+
+__all__ = (
+    "LosikoCalculation",
+    "check_parameters",
+    "known_protocol",
+    "options_of",
+    "parameters_validator",
+    "spell_out",
+)
 
 PARAMETERS_FILE = "parameters.json"
 STRUCTURES_FILE = "structures.npz"
@@ -36,7 +47,6 @@ def check_parameters(parameters: Mapping[str, Any], sections: Sequence[str], lis
     LosikoError
         For unknown keys, protocols or parameters, and for lists that are none.
     """
-    from aiida_losiko.core.protocols import DEFAULT_PROTOCOL, load_protocol
     from aiida_losiko.core.settings import RelaxSettings
 
     allowed = ("protocol", *sections, *lists)
@@ -47,10 +57,50 @@ def check_parameters(parameters: Mapping[str, Any], sections: Sequence[str], lis
         value = parameters.get(key, [])
         if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
             raise LosikoError(f"{key} is {value!r}: give a list of texts")
-    name = parameters.get("protocol", DEFAULT_PROTOCOL)
-    load_protocol(name, {key: parameters[key] for key in sections if key in parameters})
-    if "relax" in parameters:
-        RelaxSettings.from_dict(parameters["relax"])
+    numbers = spell_out(parameters, sections)
+    if "relax" in sections:
+        # Without a name the protocol is the database's, which is not known here and may be what makes noise decay.
+        decay = {} if "protocol" in parameters else {"noise_decay": 1.0}
+        RelaxSettings.from_dict(numbers["relax"] | decay | (parameters.get("relax") or {}))
+
+
+def spell_out(parameters: Mapping[str, Any], sections: Sequence[str], protocol: str | None = None) -> dict[str, Any]:
+    """Return parameters with all the numbers behind the name of their protocol.
+
+    A name alone may stand for other numbers in another version of the package: the graph would not say what was done,
+    and a calculation with the old numbers would be taken from the cache for the new ones.
+
+    Parameters
+    ----------
+    parameters
+        As of `check_parameters`.
+    sections
+        Sections of the protocol to spell out.
+    protocol
+        Which one, where `parameters` names none; default balanced.
+
+    Returns
+    -------
+    dict
+        `parameters` with complete `sections`; spelling it out again changes nothing.
+
+    Raises
+    ------
+    LosikoError
+        For an unknown protocol or parameter.
+    """
+    from aiida_losiko.core.protocols import DEFAULT_PROTOCOL, load_protocol
+
+    overrides = {key: parameters[key] for key in sections if key in parameters}
+    core = load_protocol(parameters.get("protocol", protocol or DEFAULT_PROTOCOL), overrides)
+    return {**parameters, **{section: getattr(core, section) for section in sections}}
+
+
+def known_protocol(database: EnvironmentDatabaseData) -> str | None:
+    """Return the name of the protocol that a database was built with, None where there is none of that name (here)."""
+    from aiida_losiko.core.protocols import protocol_names
+
+    return database.protocol if database.protocol in protocol_names() else None
 
 
 def parameters_validator(sections: Sequence[str], lists: Sequence[str] = ()) -> Callable[[Any, Any], str | None]:
@@ -78,8 +128,13 @@ def options_of(spec: CalcJobProcessSpec) -> Any:
 class LosikoCalculation(CalcJob):
     """A job that runs one command of the `losiko` program in its own folder.
 
-    Subclasses define ports and outputs, and call `_job` from `prepare_for_submission`.
+    Subclasses define ports and outputs, and call `_job` from `prepare_for_submission`. What the program gets are the
+    numbers behind the name of a protocol, those that this side knows; they are part of the hash of the job, so that it
+    is not taken from the cache when the name has come to stand for others.
     """
+
+    #: Sections of the protocols that the command uses.
+    SECTIONS: ClassVar[tuple[str, ...]] = ()
 
     #: Raise this when equal inputs no longer give equal results, so that older jobs are not taken from the cache.
     CACHE_VERSION = 1
@@ -119,6 +174,23 @@ class LosikoCalculation(CalcJob):
             invalidates_cache=True,
             message="The program crashed; the last lines of its stderr: {tail}",
         )
+
+    def _parameters(self) -> dict[str, Any]:
+        """Return the parameters of the job, all numbers spelled out."""
+        given: dict[str, Any] = self.inputs.parameters.get_dict() if "parameters" in self.inputs else {}
+        return spell_out(given, self.SECTIONS, self._default_protocol())
+
+    def _default_protocol(self) -> str | None:
+        """Return the protocol where the parameters name none; None for the default one."""
+        return None
+
+    def _setup_version_info(self) -> dict[str, Any]:
+        """Add the numbers to what AiiDA hashes; called before the node of the job is stored."""
+        information = super()._setup_version_info()
+        versions = self.node.base.attributes.get(self.KEY_CACHE_VERSION, {})
+        versions = {**versions, "parameters": make_hash(self._parameters())}
+        self.node.base.attributes.set(self.KEY_CACHE_VERSION, versions)
+        return information
 
     def _job(
         self,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from aiida import orm
 from aiida.common.datastructures import CalcInfo
 from aiida.common.folders import Folder
@@ -20,8 +18,6 @@ from aiida_losiko.data import EnvironmentDatabaseData, StructureSetData
 
 __all__ = ("DescribeCalculation",)
 
-SECTIONS = ("descriptor", "database")
-
 
 class DescribeCalculation(LosikoCalculation):
     """Describe all environments of a set of structures: `losiko database build`.
@@ -29,6 +25,8 @@ class DescribeCalculation(LosikoCalculation):
     A structure that cannot be described (not finite, coincident atoms, ...) is left out: the job then ends with exit
     status 420 and the database of the others.
     """
+
+    SECTIONS = ("descriptor", "database")
 
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
@@ -43,7 +41,7 @@ class DescribeCalculation(LosikoCalculation):
             "parameters",
             valid_type=orm.Dict,
             required=False,
-            validator=parameters_validator(SECTIONS, lists=("species",)),
+            validator=parameters_validator(cls.SECTIONS, lists=("species",)),
             help="Keys, all optional: `protocol` (name, default balanced); `descriptor` and `database` (what differs "
             "from the protocol; lengths in Angstrom); `species` (symbols that the descriptor knows, default: those of "
             "the structures).",
@@ -69,7 +67,7 @@ class DescribeCalculation(LosikoCalculation):
         folder
             The sandbox of the job.
         """
-        parameters: dict[str, Any] = self.inputs.parameters.get_dict() if "parameters" in self.inputs else {}
+        parameters = self._parameters()
         species = parameters.pop("species", None)
         command = ["database", "build", STRUCTURES_FILE, "--output", DATABASE_FILE]
         if species:

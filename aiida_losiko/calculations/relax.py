@@ -15,6 +15,7 @@ from aiida_losiko.calculations.common import (
     DATABASE_FILE,
     STRUCTURES_FILE,
     LosikoCalculation,
+    known_protocol,
     options_of,
     parameters_validator,
 )
@@ -23,7 +24,6 @@ from aiida_losiko.data import EnvironmentDatabaseData, StructureSetData, structu
 
 __all__ = ("RelaxCalculation", "validate_structures")
 
-SECTIONS = ("relax",)
 RELAXED_FILE = "relaxed.npz"
 REPORT_FILE = "report.json"
 
@@ -65,6 +65,8 @@ class RelaxCalculation(LosikoCalculation):
     that failed is in the set unchanged, with `losiko_status` "error" in its `info`.
     """
 
+    SECTIONS = ("relax",)
+
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
         """Define the ports."""
@@ -84,7 +86,7 @@ class RelaxCalculation(LosikoCalculation):
             "parameters",
             valid_type=orm.Dict,
             required=False,
-            validator=parameters_validator(SECTIONS, lists=("exclude",)),
+            validator=parameters_validator(cls.SECTIONS, lists=("exclude",)),
             help="Keys, all optional: `protocol` (name, default: the one that the database was built with); `relax` "
             "(what differs from the protocol: `max_steps`, `fmax` in loss/Angstrom, ...); `exclude` (identifiers of "
             "sources that are left out of the database for this run).",
@@ -133,7 +135,7 @@ class RelaxCalculation(LosikoCalculation):
         folder
             The sandbox of the job.
         """
-        parameters: dict[str, Any] = self.inputs.parameters.get_dict() if "parameters" in self.inputs else {}
+        parameters = self._parameters()
         exclude = parameters.pop("exclude", [])
         command = ["relax", STRUCTURES_FILE, "--database", DATABASE_FILE]
         command += ["--output", RELAXED_FILE, "--report", REPORT_FILE]
@@ -150,6 +152,9 @@ class RelaxCalculation(LosikoCalculation):
         else:
             self._write_structure(Path(folder.get_abs_path(STRUCTURES_FILE)))
         return self._job(folder, command, parameters, copies, [RELAXED_FILE, REPORT_FILE])
+
+    def _default_protocol(self) -> str | None:
+        return known_protocol(self.inputs.database)
 
     def _write_structure(self, path: Path) -> None:
         from aiida_losiko.core.structures import write_structures

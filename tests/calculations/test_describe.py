@@ -9,6 +9,7 @@ from aiida.orm import Dict
 from aiida.plugins import CalculationFactory
 
 from aiida_losiko.calculations.describe import DescribeCalculation
+from aiida_losiko.core.protocols import load_protocol
 from aiida_losiko.data import StructureSetData
 
 
@@ -27,14 +28,21 @@ def test_input_files(prepare_job, losiko_code, make_set):
     assert sorted(job.retrieve_list) == ["losiko.err", "losiko.out"]
     assert folder.get_content_list() == ["parameters.json"]
     with folder.open("parameters.json") as handle:
-        assert json.load(handle) == {"protocol": "qm9", "descriptor": {"r_cut": 3.5}}
+        written = json.load(handle)
+    protocol = load_protocol("qm9")
+    assert written == {
+        "protocol": "qm9",
+        "descriptor": {**protocol.descriptor, "r_cut": 3.5},
+        "database": protocol.database,
+    }
 
 
 def test_parameters_are_optional(prepare_job, losiko_code, make_set):
     job, folder = prepare_job("losiko.describe", {"code": losiko_code, "structures": make_set("H2O").store()})
     assert "--species" not in job.codes_info[0].cmdline_params
     with folder.open("parameters.json") as handle:
-        assert json.load(handle) == {}
+        protocol = load_protocol()
+        assert json.load(handle) == {"descriptor": protocol.descriptor, "database": protocol.database}
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from aiida.orm import Dict, List
 from ase.build import molecule
 
 from aiida_losiko.calculations.relax import RelaxCalculation, validate_structures
+from aiida_losiko.core.protocols import load_protocol
 from aiida_losiko.core.structures import read_structures
-from aiida_losiko.data import atoms_to_structure
+from aiida_losiko.data import EnvironmentDatabaseData, atoms_to_structure
 
 
 @pytest.fixture
@@ -49,7 +50,8 @@ def test_input_files_of_a_set(prepare_job, losiko_code, make_set, database_node)
     )
     assert job.retrieve_temporary_list == ["relaxed.npz", "report.json"]
     with folder.open("parameters.json") as handle:
-        assert json.load(handle) == {"protocol": "balanced", "relax": {"max_steps": 7}}
+        written = json.load(handle)
+    assert written == {"protocol": "balanced", "relax": {**load_protocol("balanced").relax, "max_steps": 7}}
 
 
 def test_input_files_of_one_structure(prepare_job, losiko_code, methanol, database_node):
@@ -98,6 +100,9 @@ def test_atoms_and_species_of_one_structure(methanol, database_node):
         ({"protocol": "none"}, "unknown protocol 'none'"),
         ({"relax": {"maxsteps": 5}}, "maxsteps"),
         ({"relax": {"max_steps": -5}}, "max_steps=-5"),
+        ({"relax": {"weights": {"Xx": 1.0}}}, "mapping of chemical symbols"),
+        ({"relax": {"n_hops": 1.5}}, "n_hops=1.5"),
+        ({"protocol": "balanced", "relax": {"noise_variance": 0.1}}, "noise_decay=0.0"),
         ({"descriptor": {"r_cut": 5}}, "unknown key 'descriptor' in parameters"),
         ({"exclude": "g2:H2O"}, "give a list of texts"),
     ],
@@ -106,6 +111,30 @@ def test_wrong_parameters_are_told_when_they_are_set(aiida_profile, parameters, 
     builder = RelaxCalculation.get_builder()
     with pytest.raises(ValueError, match=message):
         builder.parameters = Dict(parameters)
+
+
+def test_noise_may_decay_as_the_protocol_says(aiida_profile):
+    builder = RelaxCalculation.get_builder()
+    builder.parameters = Dict({"protocol": "silica-interface", "relax": {"noise_variance": 0.1}})
+    # No name: the protocol of the database is meant, which this port cannot know.
+    builder.parameters = Dict({"relax": {"noise_variance": 0.1}})
+
+
+def test_the_numbers_are_those_of_the_protocol_of_the_database(prepare_job, losiko_code, methanol, small_database):
+    def sent(protocol):
+        metadata, small_database.metadata = small_database.metadata, {"protocol": protocol}
+        try:
+            node = EnvironmentDatabaseData(small_database).store()
+        finally:
+            small_database.metadata = metadata
+        inputs = {"code": losiko_code, "structure": methanol, "database": node}
+        _, folder = prepare_job("losiko.relax", inputs)
+        with folder.open("parameters.json") as handle:
+            return json.load(handle)
+
+    # The name itself is not sent: the program would compare the descriptors.
+    assert sent("water") == {"relax": load_protocol("water").relax}
+    assert sent("of somebody else") == {"relax": load_protocol("balanced").relax}
 
 
 def test_exit_codes_follow_the_house_numbers(aiida_profile):

@@ -7,8 +7,8 @@ from typing import Any
 from aiida.engine import ExitCode, calcfunction
 from aiida.orm import Dict, StructureData
 
-from aiida_losiko.calculations.common import check_parameters
-from aiida_losiko.calculations.functions.common import rejected
+from aiida_losiko.calculations.common import check_parameters, known_protocol, spell_out
+from aiida_losiko.calculations.functions.common import keep_from_cache, rejected
 from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.data import EnvironmentDatabaseData, atoms_to_structure, structure_to_atoms
 from aiida_losiko.data.matches import matches_to_node, summarise
@@ -37,6 +37,11 @@ def relax_structure(
     dict
         `structure` (StructureData), `report` (Dict) and `matches` (ArrayData) as those of the `losiko.relax` job. It
         is no failure when the steps did not suffice: the report says `n_converged`. Exit status 201 for wrong input.
+
+    Notes
+    -----
+    Taken from the cache only where `relax` holds all parameters, as `load_protocol(name).relax` gives them: a function
+    cannot put the numbers behind a name into its hash, as the job does.
     """
     try:
         return _relax(structure, database, parameters.get_dict())
@@ -45,14 +50,18 @@ def relax_structure(
 
 
 def _relax(structure: StructureData, database: EnvironmentDatabaseData, parameters: dict[str, Any]) -> dict[str, Any]:
-    from aiida_losiko.core.protocols import DEFAULT_PROTOCOL, load_protocol
+    from aiida_losiko.core.protocols import DEFAULT_PROTOCOL
     from aiida_losiko.core.relaxation.driver import relax
     from aiida_losiko.core.settings import RelaxSettings
 
     fixed = parameters.pop("fixed_atoms", None)
     check_parameters(parameters, ("relax",), lists=("exclude",))
-    name = parameters.get("protocol") or database.protocol or DEFAULT_PROTOCOL
-    settings = RelaxSettings.from_dict(load_protocol(name, {"relax": parameters.get("relax", {})}).relax)
+    name = parameters.get("protocol") or known_protocol(database) or DEFAULT_PROTOCOL
+    numbers = spell_out(parameters, ("relax",), name)["relax"]
+    settings = RelaxSettings.from_dict(numbers)
+    if numbers != parameters.get("relax"):
+        # The others come with the name of a protocol, which may stand for other numbers next time.
+        keep_from_cache()
     exclude = parameters.get("exclude", [])
     environments = database.load()
     unknown = sorted(set(exclude) - set(environments.sources))

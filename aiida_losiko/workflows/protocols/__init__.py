@@ -6,14 +6,15 @@ has the same name and refers to it. What the files here add is what AiiDA needs 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
 import yaml
 
+from aiida_losiko.calculations.common import spell_out
 from aiida_losiko.core.errors import LosikoError
-from aiida_losiko.core.protocols import DEFAULT_PROTOCOL, load_protocol, merge
+from aiida_losiko.core.protocols import DEFAULT_PROTOCOL, merge
 
 __all__ = ("ProtocolMixin",)
 
@@ -67,19 +68,9 @@ class ProtocolMixin:
         inputs = merge(inputs, overrides or {})
         job = inputs[content["job"]]
         job["metadata"]["options"] = merge(job["metadata"]["options"], options or {})
-        job["parameters"] = cls._spell_out(job["parameters"], content["sections"])
+        # The numbers are inputs, to be seen in the graph; the job itself would spell them out in its files only.
+        job["parameters"] = {"protocol": DEFAULT_PROTOCOL} | spell_out(job["parameters"], content["sections"])
         return inputs
-
-    @staticmethod
-    def _spell_out(parameters: Mapping[str, Any], sections: Sequence[str]) -> dict[str, Any]:
-        """Write the numbers behind the name of a core protocol into the parameters.
-
-        The name alone may stand for other numbers in another version of the package: the graph would not say what was
-        done, and a calculation with the old numbers would be taken from the cache for the new ones.
-        """
-        overrides = {key: parameters[key] for key in sections if key in parameters}
-        core = load_protocol(parameters.get("protocol", DEFAULT_PROTOCOL), overrides)
-        return {**parameters, "protocol": core.name, **{section: getattr(core, section) for section in sections}}
 
     @classmethod
     def _check(cls, overrides: Mapping[str, Any], inputs: Mapping[str, Any], path: str) -> None:
