@@ -70,8 +70,8 @@ def atoms_to_structure(atoms: Atoms, like: StructureData | None = None) -> Struc
     atoms
         The structure; its identifier, if any, becomes the node's label. Constraints and arrays are left behind.
     like
-        The node that the atoms came from: its kinds (names, masses) are used again, site by site, such that a `Fe2`
-        remains a `Fe2`.
+        The node that the atoms came from: its label and its kinds (names, masses) are used again, site by site, such
+        that a `Fe2` remains a `Fe2`.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def atoms_to_structure(atoms: Atoms, like: StructureData | None = None) -> Struc
             structure.append_kind(kind)
         for site, position in zip(like.sites, atoms.positions.tolist(), strict=True):
             structure.append_site(type(site)(kind_name=site.kind_name, position=position))
-    structure.label = str(atoms.info.get("identifier", ""))
+    structure.label = str(atoms.info.get("identifier", "")) if like is None else like.label
     return structure
 
 

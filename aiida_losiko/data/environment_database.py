@@ -84,6 +84,11 @@ class EnvironmentDatabaseData(Data):
         self._database = None
         self.base.attributes.set_many(_attributes(summary))
 
+    def get_description(self) -> str:
+        """Return a line about the content, as pictures of the graph show it."""
+        counts = ", ".join(f"{count} {symbol}" for symbol, count in self.n_environments.items() if count)
+        return f"{counts} environments of {self.n_sources} structures"
+
     @property
     def summary(self) -> dict[str, Any]:
         """What `EnvironmentDatabase.summary()` said of the database."""

@@ -155,6 +155,12 @@ class StructureSetData(Data):
         """Keys that `source` may have: name, version, date, licence, reference (DOI), url, checksum, description."""
         return SOURCE_KEYS
 
+    def get_description(self) -> str:
+        """Return a line about the content, as pictures of the graph show it."""
+        name = (self.source or {}).get("name")
+        count = f"{self.n_structures} structure{'s' if self.n_structures != 1 else ''}"
+        return f"{count} of {', '.join(self.elements)}" + (f", {name}" if name else "")
+
     @property
     def n_structures(self) -> int:
         """Number of structures."""
@@ -216,7 +222,7 @@ class StructureSetData(Data):
     def get_structure(self, index: int) -> StructureData:
         """Return one structure as an unstored node, labelled with its identifier.
 
-        The new node has no link to the set. Where provenance matters, hand the set itself to the process.
+        The new node has no link to the set; the calculation function `losiko.extract` gives one that has.
         """
         return atoms_to_structure(self.get_ase(index))
 

@@ -1,9 +1,9 @@
 """From an atom of a relaxed structure back to the source record that its place came from.
 
-The way through the graph: output structure, the relaxation that made it, its matches and its database, the description
-that made the database, the set that was described, and through selections up to the set that was first stored, whose
-`source` says where it comes from. Nothing else than the links is followed, hence it makes no difference whether a
-calculation ran or was taken from the cache.
+The way through the graph: output structure (or the set that it was extracted from), the relaxation that made it, its
+matches and its database, the description that made the database, the set that was described, and through selections up
+to the set that was first stored, whose `source` says where it comes from. Nothing else than the links is followed,
+hence it makes no difference whether a calculation ran or was taken from the cache.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ __all__ = ("source_structure", "trace")
 RELAXATIONS = ["aiida.calculations:losiko.relax", "aiida.calculations:losiko.relax_structure"]
 DESCRIPTION = "aiida.calculations:losiko.describe"
 SELECTION = "aiida.calculations:losiko.select"
+EXTRACTION = "aiida.calculations:losiko.extract"
 
 
 def trace(
@@ -35,8 +36,8 @@ def trace(
     Parameters
     ----------
     node
-        A relaxed structure or set of them, or the relaxation (job, function or work chain) that gave it; the node, its
-        uuid or its pk.
+        A relaxed structure or set of them, a structure that `losiko.extract` took out of such a set, or the relaxation
+        (job, function or work chain) that gave it; the node, its uuid or its pk.
     atom
         Index of an atom, or several; None for all.
     structure
@@ -49,7 +50,8 @@ def trace(
         `source` (identifier of the source structure), `source_atom` (index there), `source_symbol`, `distance` (of
         normalised descriptors) and `out_of_reach` (None where the database is too small to tell); `source_info` (name,
         licence, reference, ...); and `path`, a list of `role`, `uuid`, `pk` from the output back to the first set:
-        `output`, `relaxation`, `matches`, `database`, `description`, `described`, `selection`, `origin`.
+        `output`, `extraction` and `set` (of an extracted structure), `relaxation`, `matches`, `database`,
+        `description`, `described`, `selection`, `origin`.
 
         For a structure that failed, and for what the graph does not hold (a database that was not made by a
         `losiko.describe` job has no set behind it), the values are None and the path ends there.
@@ -60,9 +62,16 @@ def trace(
         If the node was not made by a relaxation, or there is no such structure or atom.
     """
     output = _output_of(load_node(node) if isinstance(node, str | int) else node)
+    path = [_step("output", output)]
+    extraction, whole = _made_from(output, EXTRACTION, "structures")
+    if extraction is not None and whole is not None:
+        if structure not in (None, 0):
+            raise LosikoError(f"structure {structure!r} of a single structure: leave the argument away")
+        output, structure = whole, extraction.inputs.structure.value
+        path += [_step("extraction", extraction), _step("set", whole)]
     relaxation, matches, database = _relaxation_of(output)
     index, name, atoms = _structure_of(output, structure)
-    path = [_step("output", output), _step("relaxation", relaxation), _step("matches", matches)]
+    path += [_step("relaxation", relaxation), _step("matches", matches)]
     steps, origin = _sources_of(database)
     path += steps
     rows = atom_matches(matches, index, [atom] if isinstance(atom, int) else atom)

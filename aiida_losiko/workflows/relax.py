@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+import numpy as np
 from aiida import orm
 from aiida.common import AttributeDict
 from aiida.engine import BaseRestartWorkChain, ExitCode, ProcessHandlerReport, process_handler, while_
 from aiida.engine.processes.builder import ProcessBuilder
 
+from aiida_losiko.calculations.common import known_protocol, spell_out
+from aiida_losiko.calculations.functions.join_reports import join_reports
 from aiida_losiko.calculations.relax import RelaxCalculation, validate_structures
 from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.data import EnvironmentDatabaseData, StructureSetData
@@ -25,7 +28,8 @@ class RelaxWorkChain(ProtocolMixin, BaseRestartWorkChain):
     """Relax one structure or a set; when a job ran out of steps or time, go on from its last structures.
 
     A restart begins with the last structures of all of a set: order and identifiers stay, and converged structures are
-    recognised as such within a few steps. The matches and the report are those of the last job.
+    recognised as such within a few steps. Decaying noise goes on where it was for the structure that had come least
+    far. The report is that of all jobs together, the matches (and the steps and losses among them) are of the last.
     """
 
     _process_class = RelaxCalculation
@@ -64,6 +68,12 @@ class RelaxWorkChain(ProtocolMixin, BaseRestartWorkChain):
             message="Some structures failed and are given unchanged, the others are done: {message}",
         )
         spec.expose_outputs(RelaxCalculation, include=("structure", "structures", "report", "matches"))
+        outputs: Any = spec.outputs
+        outputs["report"].help = (
+            "Counts per status, flags, errors, losses; steps, evaluations and seconds of all jobs together, the "
+            "initial loss of the first; per structure as well up to 1,000 structures."
+        )
+        outputs["matches"].help = f"Of the last job. {outputs['matches'].help}"
 
     @classmethod
     def get_builder_from_protocol(
@@ -163,9 +173,42 @@ class RelaxWorkChain(ProtocolMixin, BaseRestartWorkChain):
         if worthwhile and self.ctx.iteration < self.inputs.max_iterations.value:
             name = "structure" if "structure" in self.inputs else "structures"
             self.ctx.inputs[name] = node.outputs[name]
+            self._change_randomness(node)
             self.report(f"RelaxCalculation<{node.pk}>: {node.exit_message} Restarting from there.")
             return ProcessHandlerReport(do_break=True)
         # The base class ends without outputs when the iterations are used up; here the last structures are given.
         self.ctx.is_finished = True
         self.results()
         return ProcessHandlerReport(do_break=True, exit_code=code)
+
+    def _change_randomness(self, node: orm.CalcJobNode) -> None:
+        """Let the noise of the next job go on where this one stopped, with other random numbers.
+
+        Begun anew, noise that a job has no time to finish would never end; with the same seed, hops would go where they
+        have been.
+        """
+        from aiida_losiko.core.optimizers.noise import NoiseSchedule
+
+        given = self.ctx.inputs.parameters.get_dict() if "parameters" in self.ctx.inputs else {}
+        numbers = spell_out(given, RelaxCalculation.SECTIONS, known_protocol(self.inputs.database))["relax"]
+        if not numbers["noise_variance"] and not numbers["n_hops"]:
+            return
+        steps, status = (node.outputs.matches.get_array(name) for name in ("steps", "status"))
+        unfinished = steps[np.isin(status, ("max_seconds", "interrupted", "max_steps"))]
+        done = int(unfinished.min()) if unfinished.size else 0
+        noise = NoiseSchedule(numbers["noise_variance"], numbers["noise_decay"])
+        variance = noise.standard_deviation(done) ** 2 if noise.active(done) else 0.0
+        changes = {"noise_variance": variance, "seed": numbers["seed"] + 1}
+        self.ctx.inputs.parameters = orm.Dict({**given, "relax": {**(given.get("relax") or {}), **changes}})
+
+    def get_outputs(self, node: orm.CalcJobNode) -> Mapping[str, orm.Node]:
+        """Return the outputs of the last job, with the report of all."""
+        outputs = dict(super().get_outputs(node))
+        jobs = [child for child in self.ctx.children if "report" in child.outputs]
+        if len(jobs) > 1 and "report" in outputs:
+            function: Any = join_reports
+            reports = {f"job_{number:03d}": job.outputs.report for number, job in enumerate(jobs, start=1)}
+            joined, called = function.run_get_node(**reports, metadata={"call_link_label": "join_reports"})
+            if called.is_finished_ok:
+                outputs["report"] = joined
+        return outputs

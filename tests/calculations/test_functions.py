@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from aiida.manage.caching import enable_caching
 from aiida.orm import Dict, StructureData
 from aiida.plugins import CalculationFactory
 from ase.build import molecule
 from ase.constraints import FixAtoms
 
 from aiida_losiko.core.metrics import rmsd
+from aiida_losiko.core.protocols import load_protocol
 from aiida_losiko.data import StructureSetData, atoms_to_structure
 
 NAMES = ("H2O", "CH4", "CH3OH", "NH3", "C2H6")
@@ -177,3 +179,73 @@ def test_relax_structure_with_wrong_input(database_node, formula, parameters, me
     _, status, text = run("relax_structure", structure=start, database=database_node, parameters=Dict(parameters))
     assert status == 201
     assert message in text
+
+
+def test_extract(make_molecules, aiida_profile):
+    molecules = make_molecules("H2O", "CH4")
+    molecules[1].set_constraint(FixAtoms([3, 0]))
+    structures = StructureSetData(molecules)
+    by_name, status, _ = run("extract", structures=structures, structure="g2:CH4")
+    assert status == 0
+    assert by_name["structure"].label == "g2:CH4"
+    np.testing.assert_allclose(by_name["structure"].get_ase().positions, molecules[1].positions)
+    assert by_name["fixed_atoms"].get_list() == [0, 3]
+    assert by_name["structure"].creator.inputs.structures.uuid == structures.uuid
+    by_index, status, _ = run("extract", structures=structures, structure=0)
+    assert (status, list(by_index)) == (0, ["structure"])
+    assert by_index["structure"].get_formula() == "H2O"
+
+
+@pytest.mark.parametrize(("which", "message"), [("CH4", "no structure 'CH4' in the set"), (2, "structure 2 of a set")])
+def test_extract_what_is_not_there(make_set, which, message):
+    _, status, text = run("extract", structures=make_set("H2O", "CH4"), structure=which)
+    assert status == 201
+    assert message in text
+
+
+def job_report(**changes):
+    """Return what `losiko.relax` reports of two structures."""
+    lists = {"identifier": ["a", "b"], "initial_loss": [0.5, None], "steps": [3, 0], "evaluations": [4, 0]}
+    report = {"n_structures": 2, "status": {"max_seconds": 2}, "seconds": 1.5, "steps": 3, "evaluations": 4}
+    return report | {"flags": {"fragmented": ["a"], "collapsed": ["a"]}, "structures": lists} | changes
+
+
+def test_join_reports():
+    last = job_report(status={"converged": 2}, flags={"lost_atoms": ["b"], "fragmented": ["b"]})
+    last["structures"] = last["structures"] | {"initial_loss": [0.1, 0.2], "steps": [1, 2]}
+    joined, status, _ = run("join_reports", job_2=Dict(last), job_1=Dict(job_report()))
+    assert status == 0
+    assert joined["status"] == {"converged": 2}
+    assert (joined["n_jobs"], joined["seconds"], joined["steps"], joined["evaluations"]) == (2, 3.0, 6, 8)
+    # A collapse is judged anew by each job, falling apart only against the start of the job.
+    assert joined["flags"] == {"lost_atoms": ["b"], "fragmented": ["a", "b"]}
+    assert joined["structures"] == {
+        "identifier": ["a", "b"],
+        "initial_loss": [0.5, 0.2],
+        "steps": [4, 2],
+        "evaluations": [8, 0],
+    }
+
+
+def test_reports_that_do_not_belong_together():
+    other = job_report(n_structures=3)
+    assert run("join_reports", job_1=Dict(job_report()), job_2=Dict(other))[1] == 201
+    other = job_report(structures=job_report()["structures"] | {"identifier": ["a", "c"]})
+    assert "identifiers" in run("join_reports", job_1=Dict(job_report()), job_2=Dict(other))[2]
+
+
+def test_only_what_the_inputs_determine_is_taken_from_the_cache(make_set, database_node):
+    start = make_set("H2O", noise=0.02).get_structure(0).store()
+    complete = load_protocol("balanced").relax | {"max_steps": 2}
+
+    def twice(function, **inputs):
+        with enable_caching():
+            nodes = [CalculationFactory(f"losiko.{function}").run_get_node(**inputs)[1] for _ in range(2)]
+        return nodes[1].base.caching.is_created_from_cache
+
+    relax = {"structure": start, "database": database_node}
+    assert twice("relax_structure", **relax, parameters=Dict({"relax": complete}))
+    assert not twice("relax_structure", **relax, parameters=Dict({"relax": {"max_steps": 2}}))
+    source = make_set("H2O", "CH4").store()
+    assert twice("select", source=source, selection=Dict({"first": 1}))
+    assert not twice("select", source=source, selection=Dict({"first": 0}))

@@ -156,3 +156,10 @@ def test_from_file(make_molecules, tmp_path, aiida_profile):
     (tmp_path / "empty.xyz").touch()
     with pytest.raises(LosikoError, match="empty"):
         StructureSetData.from_file(tmp_path / "empty.xyz")
+
+
+def test_pictures_of_the_graph_say_what_it_is(make_set, database_node):
+    assert make_set("H2O", "CH4").get_description() == "2 structures of H, C, O"
+    assert make_set("H2O", source={"name": "G2"}).get_description() == "1 structure of H, O, G2"
+    counts = ", ".join(f"{count} {symbol}" for symbol, count in database_node.n_environments.items())
+    assert database_node.get_description() == f"{counts} environments of 7 structures"

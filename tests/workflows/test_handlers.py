@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from aiida import orm
 from aiida.common import LinkType
@@ -16,15 +17,16 @@ from aiida_losiko.workflows.relax import RelaxWorkChain
 def inspect(losiko_code, make_set, database_node, aiida_localhost):
     """Inspect jobs that ended with some status: returns the work chain and the last exit code."""
 
-    def run(label: str, counts: dict[str, int], max_iterations: int = 2, iteration: int = 1):
+    def run(label: str, counts: dict[str, int], max_iterations: int = 2, iteration: int = 1, relax=None, arrays=None):
+        overrides = {"max_iterations": max_iterations, "relax": {"parameters": {"relax": relax or {}}}}
         builder = RelaxWorkChain.get_builder_from_protocol(
-            losiko_code, make_set("H2O", "CH4"), database_node, overrides={"max_iterations": max_iterations}
+            losiko_code, make_set("H2O", "CH4"), database_node, overrides=overrides
         )
         chain = instantiate_process(get_manager().get_runner(), builder)
         chain.setup()
         node = orm.CalcJobNode(computer=aiida_localhost, process_type="aiida.calculations:losiko.relax").store()
         outputs = {"structures": make_set("H2O", "CH4", noise=0.1), "report": orm.Dict({"status": counts})}
-        outputs["matches"] = orm.ArrayData([0.0])
+        outputs["matches"] = orm.ArrayData({key: np.array(value) for key, value in (arrays or {"loss": [0]}).items()})
         for name, output in outputs.items():
             output.base.links.add_incoming(node, link_type=LinkType.CREATE, link_label=name)
             output.store()
@@ -67,10 +69,35 @@ def test_goes_on_from_the_last_structures(inspect, label, counts):
 def test_gives_the_last_structures_with_a_code(inspect, label, counts, iteration, status):
     chain, code, node = inspect(label, counts, iteration=iteration)
     assert code.status == status
-    assert {name: chain.outputs[name].uuid for name in chain.outputs} == {
-        name: node.outputs[name].uuid for name in ("structures", "report", "matches")
-    }
+    assert set(chain.outputs) == {"structures", "report", "matches"}
+    assert all(chain.outputs[name].uuid == node.outputs[name].uuid for name in ("structures", "matches"))
+    # Of several jobs there is one report.
+    assert (chain.outputs["report"].uuid == node.outputs.report.uuid) == (iteration == 1)
+    assert chain.outputs["report"].get_dict().get("n_jobs", 1) == iteration
+    assert chain.outputs["report"]["status"] == counts
     assert "{" not in code.message
+
+
+@pytest.mark.parametrize(
+    ("relax", "status", "expected"),
+    [
+        (
+            {"noise_variance": 0.2, "noise_decay": 0.05},
+            "max_seconds",
+            {"noise_variance": 0.2 * np.exp(-0.5), "seed": 8},
+        ),
+        # All but the structure that goes on had reached the end of the noise.
+        ({"noise_variance": 0.2, "noise_decay": 5.0}, "max_seconds", {"noise_variance": 0.0, "seed": 8}),
+        ({"noise_variance": 0.2, "noise_decay": 0.05}, "converged", {"noise_variance": 0.2, "seed": 8}),
+        ({"n_hops": 3}, "max_seconds", {"noise_variance": 0.0, "seed": 8}),
+        ({}, "max_seconds", {"noise_variance": 0.0, "seed": 7}),
+    ],
+)
+def test_noise_goes_on_where_it_was(inspect, relax, status, expected):
+    arrays = {"steps": [10, 4], "status": [status, "converged"]}
+    chain, _, _ = inspect("ERROR_OUT_OF_TIME", {"max_seconds": 1}, relax={"seed": 7, **relax}, arrays=arrays)
+    before, after = chain.inputs.relax.parameters.get_dict(), chain.ctx.inputs.parameters.get_dict()
+    assert after == before | {"relax": before["relax"] | {key: pytest.approx(x) for key, x in expected.items()}}
 
 
 def test_anything_else_is_not_mended(inspect):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from aiida.engine import run_get_node
 from aiida.manage.caching import enable_caching
 from aiida.orm import CalcJobNode, Dict
 from aiida.plugins import CalculationFactory
 
+from aiida_losiko.calculations.relax import RelaxCalculation
+from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.core.metrics import rmsd
 from aiida_losiko.data import StructureSetData
 from aiida_losiko.tools.provenance import source_structure, trace
@@ -24,6 +27,11 @@ def relax(code, structures, database, **kwargs):
     overrides = {"relax": {"parameters": parameters}, "max_iterations": kwargs.pop("max_iterations", 5)}
     builder = RelaxWorkChain.get_builder_from_protocol(code, structures, database, overrides=overrides, **kwargs)
     return run_get_node(builder)
+
+
+def run_job(inputs, parameters):
+    """Run the job itself, without a work chain around it."""
+    return run_get_node(RelaxCalculation, **inputs, parameters=Dict(parameters))
 
 
 def jobs(node):
@@ -50,6 +58,12 @@ def test_from_a_set_to_relaxed_structures_and_back(losiko_code, make_set):
     assert len(jobs(chain)) > 1
     assert relaxed["structures"].get_identifiers() == ["g2:CH3OH", "g2:CH4"]
     assert relaxed["report"]["n_converged"] == 2
+    # The report is that of all jobs, and its place in the graph is known.
+    reports = [job.outputs.report for job in jobs(chain)]
+    assert relaxed["report"]["n_jobs"] == len(reports)
+    assert relaxed["report"]["steps"] == sum(report["steps"] for report in reports)
+    assert relaxed["report"]["structures"]["initial_loss"] == reports[0]["structures"]["initial_loss"]
+    assert relaxed["report"].creator.process_type == "aiida.calculations:losiko.join_reports"
     # Methane is in the database: it is found again.
     assert rmsd(relaxed["structures"].get_ase(1), source.get_ase(source.index_of("g2:CH4"))) < 0.01
 
@@ -63,6 +77,12 @@ def test_from_a_set_to_relaxed_structures_and_back(losiko_code, make_set):
     assert path["described"] == built["structures"].uuid
     assert path["database"] == built["database"].uuid
     assert path["relaxation"] == jobs(chain)[-1].uuid
+    # One of them, for a code that knows nothing of sets: the way back is the same.
+    one = CalculationFactory("losiko.extract")(relaxed["structures"], "g2:CH4")["structure"]
+    assert [row["source"] for row in trace(one)] == [row["source"] for row in rows]
+    assert [step["role"] for step in trace(one, 0)[0]["path"]][:4] == ["output", "extraction", "set", "relaxation"]
+    with pytest.raises(LosikoError, match="single structure"):
+        trace(one, 0, structure="g2:CH3OH")
     # The held-out molecule cannot have been matched to itself.
     assert "g2:CH3OH" not in {row["source"] for row in trace(chain, structure=0)}
 
@@ -138,6 +158,43 @@ def test_bad_structures_are_left_out_of_the_database(losiko_code, make_molecules
     assert jobs(chain)[0].outputs.remote_folder.is_empty
     assert "g2:CH4" in chain.exit_message
     assert built["database"].load().sources == ["g2:H2O", "g2:CH3OH"]
+
+
+def test_every_setting_reaches_the_program_through_the_job(losiko_code, make_set, database_node):
+    settings = {"weights": {"H": 0.0, "O": 2.0}, "n_hops": 1, "hop_length": 0.3, "repulsion": 0.0}
+    settings |= {"relative_loss_tolerance": 0.05, "max_steps": 40}
+    inputs = {"code": losiko_code, "structures": make_set("CH3OH", noise=0.05), "database": database_node}
+    weighted, node = run_job(inputs, {"relax": settings})
+    assert node.is_finished_ok, node.exit_message
+    assert {key: weighted["report"]["settings"][key] for key in settings} == settings
+    alike, _ = run_job(inputs, {"relax": settings | {"weights": None}})
+    losses = [each["matches"].get_array("initial_loss")[0] for each in (weighted, alike)]
+    assert losses[0] != pytest.approx(losses[1])
+
+
+def test_a_name_that_stands_for_other_numbers_is_no_hit(losiko_code, make_set, database_node, monkeypatch):
+    from aiida_losiko.core import protocols
+
+    inputs = {"code": losiko_code, "structures": make_set("H2O", noise=0.02).store(), "database": database_node}
+    parameters = {"protocol": "balanced"}
+    with enable_caching():
+        first, again = (run_job(inputs, parameters)[1] for _ in range(2))
+        assert again.base.caching.get_cache_source() == first.uuid
+        read = protocols._read
+
+        def changed(name):
+            content = read(name)
+            if name == "balanced":
+                content["relax"] = {**content["relax"], "max_steps": 77}
+            return content
+
+        monkeypatch.setattr(protocols, "_read", changed)
+        other, other_again = (run_job(inputs, parameters)[1] for _ in range(2))
+    assert not other.base.caching.is_created_from_cache
+    assert other_again.base.caching.get_cache_source() == other.uuid
+    # What ran are the numbers of this side, whatever the program knows under the name.
+    assert other.outputs.report["settings"]["max_steps"] == 77
+    assert other.inputs.parameters.get_dict() == first.inputs.parameters.get_dict()
 
 
 def test_the_second_time_is_taken_from_the_cache(losiko_code, make_set):
