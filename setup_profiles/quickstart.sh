@@ -67,4 +67,5 @@ if [ "$run" = no ]; then
 fi
 say "running the main job: python workflows/main_job.py${job[*]:+ ${job[*]}}"
 python workflows/main_job.py "${job[@]}"
-say "before that, in this shell: cd '$CHECKOUT' && source '$activate' (the end of it all: verdi daemon stop)"
+say "type these after: cd '$CHECKOUT' && source '$activate'"
+say "the end of it all: python setup_profiles/embedded.py --stop (--help: how to remove everything)"

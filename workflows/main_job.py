@@ -305,6 +305,8 @@ def run(options: argparse.Namespace, prefix: str) -> None:
 
     rows = table_rows(true, before, after, relaxed)
     print(f"\n{table(rows)}\n")
+    print("RMSD to the true structure; out of reach: atoms whose environment is unlike all that the database knows;")
+    print("time: they are relaxed together, and each has an equal share\n")
     report_pictures(options.output, rows, starts, relaxed.structures, true)
     report_cache(processes)
     report_next(prefix, relaxing, relaxed.structures, rows)
@@ -397,11 +399,9 @@ def report_cache(processes: list[ProcessNode]) -> None:
 def report_next(prefix: str, relaxing: WorkChainNode, relaxed: StructureSetData, rows: list[dict[str, Any]]) -> None:
     """Print what to type next."""
     name = rows[0]["molecule"]
-    print(f"\nnext: {prefix}verdi process show {relaxing.pk}")
-    print(f"where the place of atom 0 of {name} comes from:")
-    code = "from aiida import load_profile; load_profile(); from aiida_losiko.tools.provenance import trace; "
-    code += f"print(trace({relaxed.pk}, atom=0, structure='{name}')[0])"
-    print(f'  {prefix}python -c "{code}"')
+    print(f"\nnext, where the atoms of {name} have their places from, and what ran:")
+    print(f"  {prefix}python -m aiida_losiko.tools.origins {relaxed.pk} --structure {name}")
+    print(f"  {prefix}verdi process status {relaxing.pk}")
 
 
 if __name__ == "__main__":

@@ -83,29 +83,40 @@ def rmsd_histogram(before: ArrayLike, after: ArrayLike, *, title: str = "") -> F
     pathlib.Path
         Where the picture is.
     """
+    from matplotlib.colors import to_rgba
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     groups = [(np.asarray(before, float), GREY, "before"), (np.asarray(after, float), ORANGE, "after")]
     groups = [(values[np.isfinite(values)], colour, label) for values, colour, label in groups]
     top = max([*(values.max() for values, _, _ in groups if values.size), 1e-3])
-    edges = np.linspace(0.0, 1.05 * top, 13 if groups[1][0].size < 50 else 31).tolist()
+    edges = _round_edges(top, 10 if groups[1][0].size < 50 else 25)
     figure = Figure(figsize=(5.4, 3.3))
     axes = figure.add_subplot()
     for values, colour, label in groups:
         if not values.size:
             continue
         median = float(np.median(values))
-        axes.hist(values, edges, color=colour, alpha=0.35)
-        axes.hist(values, edges, color=colour, histtype="step", linewidth=1.4)
+        # Each bar with its outline: two of the same height are not one broad bar.
+        axes.hist(values, edges, facecolor=to_rgba(colour, 0.35), edgecolor=colour, linewidth=1.2)
         axes.axvline(median, color=colour, linestyle="--", linewidth=1.2, label=f"{label}, median {median:.3f} Å")
-    axes.set(xlabel="RMSD to the true structure (Å)", ylabel="number of structures", xlim=(0, edges[-1]))
+    axes.set(xlabel="RMSD to the true structure (Å)", ylabel="number of structures", xlim=(0, 1.01 * edges[-1]))
+    axes.set_xticks(edges[:: 1 + len(edges) // 12])
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_title(title, pad=24)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     if axes.get_legend_handles_labels()[0]:
         # Above the axes, where no bar or line can be under it.
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return figure
+
+
+def _round_edges(top: float, n_bins: int) -> list[float]:
+    """Return edges of about so many bins from zero to beyond `top`, at round numbers (tiny for no spread at all)."""
+    from matplotlib.ticker import MaxNLocator
+
+    edges = MaxNLocator(n_bins, steps=[1, 2, 2.5, 5, 10]).tick_values(0.0, top)
+    return [float(edge) for edge in edges if edge >= 0.0]
 
 
 @_picture

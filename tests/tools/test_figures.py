@@ -39,6 +39,15 @@ def test_histogram(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["rmsd.png"]
 
 
+@pytest.mark.parametrize(("top", "width"), [(0.19, 0.02), (1.3, 0.2), (0.0011, 0.0002)])
+def test_bins_have_round_edges(top, width):
+    edges = np.array(figures._round_edges(top, 10))
+    np.testing.assert_allclose(np.diff(edges), np.diff(edges)[0])
+    assert edges[0] == 0.0
+    assert edges[-2] < top <= edges[-1]
+    assert np.diff(edges)[0] == pytest.approx(width)
+
+
 def test_histogram_of_nothing(tmp_path):
     pixels(figures.rmsd_histogram([], [], path=tmp_path / "empty.png"))
 
