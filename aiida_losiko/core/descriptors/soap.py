@@ -12,6 +12,7 @@ derivatives written out, which costs less than what automatic differentiation wo
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, cast
@@ -19,7 +20,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import inv, sqrtm
+from scipy.linalg import LinAlgError, LinAlgWarning, inv, sqrtm
 from scipy.special import gamma
 from sphericart.torch import SolidHarmonics
 
@@ -29,6 +30,13 @@ from aiida_losiko.core.descriptors.weighting import RadialWeighting
 from aiida_losiko.core.errors import LosikoError
 
 L_MAX_LARGEST = 20
+# Beyond these a neighbourhood is a piece of matter rather than an environment, or its Gaussians are points: what could
+# only fill the memory or give vectors of zeros is refused.
+R_CUT_LARGEST = 50.0
+SIGMAS = (0.01, 5.0)
+_ALLOWED_R_CUT = f"a number larger than 1 and at most {R_CUT_LARGEST:g} (Angstrom)"
+_ALLOWED_SIGMA = f"a number from {SIGMAS[0]:g} to {SIGMAS[1]:g} (Angstrom)"
+ORTHONORMAL = 0.01  # largest error of an overlap that still counts as orthonormal
 DECAY = 1e-3  # DScribe's threshold: where basis functions and the Gaussians at the cutoff are taken as zero
 
 
@@ -40,14 +48,14 @@ class SoapPowerSpectrum(Descriptor):
     species : iterable of str
         Chemical symbols that can occur.
     r_cut : float
-        Radius of the environment in Angstrom, larger than 1. As in DScribe, neighbours count up to
+        Radius of the environment in Angstrom, larger than 1 and at most 50. As in DScribe, neighbours count up to
         `r_cut + sigma sqrt(2 ln 1000)`, where their Gaussians have decayed at `r_cut`.
     n_max : int
         Number of radial functions.
     l_max : int
         Highest degree of the spherical harmonics, at most 20.
     sigma : float
-        Standard deviation of the Gaussians in Angstrom.
+        Standard deviation of the Gaussians in Angstrom, from 0.01 to 5.
     weighting : mapping, optional
         Weight of a neighbour by its distance, with the keys of DScribe: `function` (poly, pow or exp) with `r0`, `c`,
         `d`, `m`, and `w0` for the centre itself.
@@ -69,8 +77,9 @@ class SoapPowerSpectrum(Descriptor):
         weighting: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(species)
-        self.r_cut = _number("r_cut", r_cut, 1.0, "larger than 1 (Angstrom)")
-        self.sigma = _number("sigma", sigma, 0.0, "positive (Angstrom)")
+        require("r_cut", r_cut, is_real(r_cut) and 1.0 < r_cut <= R_CUT_LARGEST, _ALLOWED_R_CUT)
+        require("sigma", sigma, is_real(sigma) and SIGMAS[0] <= sigma <= SIGMAS[1], _ALLOWED_SIGMA)
+        self.r_cut, self.sigma = float(r_cut), float(sigma)
         self.n_max = _integer("n_max", n_max, 1, 100)
         self.l_max = _integer("l_max", l_max, 0, L_MAX_LARGEST)
         self.weighting = RadialWeighting.from_dict(weighting)
@@ -133,9 +142,15 @@ def gto_basis(r_cut: float, n_max: int, l_max: int) -> tuple[NDArray[np.float64]
         alphas[degree] = -np.log(DECAY / radii**degree) / radii**2
         overlap = 0.5 * gamma(degree + 1.5) * (alphas[degree][:, None] + alphas[degree]) ** (-degree - 1.5)
         # The overlap matrix is badly conditioned for many functions, so the very operations of DScribe are used:
-        # a better way would give other digits.
-        root = sqrtm(inv(overlap))
-        if np.iscomplexobj(root):
+        # a better way would give other digits. What comes out is judged, not what SciPy thinks of what went in.
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", LinAlgWarning)
+                root = sqrtm(inv(overlap))
+            sound = not np.iscomplexobj(root) and np.abs(root @ overlap @ root - np.eye(n_max)).max() < ORTHONORMAL
+        except LinAlgError:
+            sound = False
+        if not sound:
             raise LosikoError(
                 f"n_max={n_max} radial functions cannot be orthonormalised within r_cut={r_cut}; "
                 "use a smaller n_max or a larger r_cut"
@@ -328,11 +343,6 @@ def _present_columns(slots: tuple[int, ...], n_species: int, n_max: int, l_max: 
     table = _feature_table(n_species, n_max, l_max)
     # The order of pairs, l, n and n' is the same in both, so picking the rows keeps it.
     return np.flatnonzero(np.isin(table[:, 0], slots) & np.isin(table[:, 1], slots))
-
-
-def _number(name: str, value: Any, above: float, allowed: str) -> float:
-    require(name, value, is_real(value) and value > above, f"a number {allowed}")
-    return float(value)
 
 
 def _integer(name: str, value: Any, least: int, most: int) -> int:

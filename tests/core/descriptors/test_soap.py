@@ -171,9 +171,12 @@ def test_parameters_make_an_equal_descriptor() -> None:
     ("change", "words"),
     [
         ({"r_cut": 1.0}, "r_cut=1.0"),
+        ({"r_cut": 1e9}, "r_cut=1000000000.0"),
         ({"n_max": 0}, "n_max=0"),
         ({"l_max": 21}, "l_max=21"),
         ({"sigma": -0.1}, "sigma=-0.1"),
+        ({"sigma": 1e-300}, "sigma=1e-300"),
+        ({"sigma": 1e5}, "sigma=100000.0"),
         ({"sigma": float("nan")}, "sigma=nan"),
         ({"species": ["Xx"]}, "Xx"),
         ({"species": []}, "species"),
@@ -186,8 +189,10 @@ def test_parameters_make_an_equal_descriptor() -> None:
         ({"name": "acsf"}, "acsf"),
         ({"rcut": 3}, "'rcut'"),
         ({"n_max": 100, "r_cut": 1.5}, "n_max=100"),
+        ({"n_max": 12, "r_cut": 2.3}, "n_max=12"),
     ],
 )
+@pytest.mark.filterwarnings("error")  # a warning on the way would be a second line
 def test_wrong_settings_are_told_in_one_line(change: dict, words: str) -> None:
     settings = {"species": ["H", "O"], "r_cut": 4.0, "n_max": 4, "l_max": 4, "sigma": 0.25}
     with pytest.raises(LosikoError) as error:
