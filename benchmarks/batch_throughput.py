@@ -14,28 +14,20 @@ from typing import Any
 import common
 import numpy as np
 from ase import Atoms
-from ase.build import molecule
-from ase.collections import g2
 
 from aiida_losiko.core import EnvironmentDatabase, RelaxSettings, make_descriptor, relax
 from aiida_losiko.core.protocols import load_protocol
+from aiida_losiko.sources import load_source
 from aiida_losiko.tools.tables import Column, text_table
 
 SPECIES = ("H", "C", "N", "O", "F")
-
-
-def organic_molecules() -> list[Atoms]:
-    """G2's molecules of H, C, N, O and F, the small ones first."""
-    molecules = [molecule(name) for name in g2.names]
-    return sorted((a for a in molecules if set(a.symbols) <= set(SPECIES)), key=len)
 
 
 def database_of(molecules: list[Atoms], protocol_name: str) -> EnvironmentDatabase:
     """Build the database that is matched against."""
     protocol = load_protocol(protocol_name)
     descriptor = make_descriptor({"name": "soap", "species": SPECIES, **protocol.descriptor})
-    sources = [f"molecule-{index}" for index in range(len(molecules))]
-    return EnvironmentDatabase.build(molecules, descriptor, sources=sources, **protocol.database)
+    return EnvironmentDatabase.build(molecules, descriptor, **protocol.database)
 
 
 def row(
@@ -93,7 +85,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds and at most 20 steps per relaxation")
     arguments = parser.parse_args()
     common.one_core()
-    molecules = organic_molecules()
+    molecules = [record.atoms for record in load_source("g2")[1]]  # the small ones first
     rest, true = molecules[:-64], molecules[-64:]
     starts = common.displaced(true, 0.1, seed=0)
     common.header(f"{len(starts)} molecules of {min(map(len, true))} to {max(map(len, true))} atoms, one core")

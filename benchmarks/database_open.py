@@ -105,7 +105,7 @@ def main() -> None:
         found = clock("per match: exact search", lambda: database.match(queries, "H"), repeats=3, per=args.queries)
         searcher = database.searcher("H")
         tracked = TrackedNearest(searcher)
-        clock("per match: first step of a trajectory (17 nearest)", lambda: tracked.update(queries), per=args.queries)
+        clock("per match: first step of a trajectory", lambda: tracked.update(queries), per=args.queries)
         step = 1e-5 * torch.randn(queries.shape, generator=generator, dtype=torch.float64)
         clock("per match: a further small step", lambda: tracked.update(queries + step), per=args.queries)
         exact = torch.linalg.vector_norm(vectors[brute].double() - queries, dim=1)
