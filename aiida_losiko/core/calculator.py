@@ -32,6 +32,8 @@ class LosikoCalculator(Calculator):
         As in `RelaxSettings`.
     weights : dict, optional
         The c_i by species; others count one.
+    repulsion : float
+        As in `RelaxSettings`, whose default is 1; here zero, so that the energy is Eq. 8 and nothing else.
     device : str
         As torch names it.
 
@@ -55,6 +57,7 @@ class LosikoCalculator(Calculator):
         kernel: str = "distance",
         kernel_degree: float = 2,
         weights: dict[str, float] | None = None,
+        repulsion: float = 0.0,
         device: str = "cpu",
         **kwargs: Any,
     ) -> None:
@@ -62,6 +65,7 @@ class LosikoCalculator(Calculator):
         self.database = database
         self._kernel, self._kernel_degree = kernel, kernel_degree
         self._weights = dict(weights or {})
+        self._repulsion = repulsion
         self._device = device
         self._objective: LocalSimilarityObjective | None = None
 
@@ -101,4 +105,5 @@ class LosikoCalculator(Calculator):
             weights=weights.to(batch.positions),
             kernel=self._kernel,
             kernel_degree=self._kernel_degree,
+            repulsion=self._repulsion,
         )

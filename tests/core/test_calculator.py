@@ -40,6 +40,17 @@ def test_energy_is_the_loss_and_forces_are_its_gradient(water: EnvironmentDataba
     assert atoms.calc.results["distances"].shape == (3,)
 
 
+def test_repulsion_can_be_added(water: EnvironmentDatabase) -> None:
+    atoms = Atoms("OHH", positions=[[0, 0, 0], [0.93, 0.3, 0], [0.93, -0.3, 0.1]])
+    atoms.calc = LosikoCalculator(water, repulsion=1.0)
+    (result,) = relax(atoms, water, max_steps=0)
+    assert atoms.get_potential_energy() == pytest.approx(result.loss, rel=1e-9)
+    analytic, numeric = gradient_test(atoms)
+    assert np.abs(analytic - numeric).max() < 1e-6
+    atoms.calc = LosikoCalculator(water)
+    assert atoms.get_potential_energy() < result.loss - 0.1
+
+
 def test_stress_equals_finite_differences(silicon: EnvironmentDatabase) -> None:
     from ase.calculators.fd import calculate_numerical_stress
 
