@@ -12,7 +12,6 @@ derivatives written out, which costs less than what automatic differentiation wo
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, cast
@@ -20,14 +19,12 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, LinAlgWarning, inv, sqrtm
-from scipy.special import gamma
 from sphericart.torch import SolidHarmonics
 
 from aiida_losiko.core.checks import is_real, is_whole, require
 from aiida_losiko.core.descriptors.base import Descriptor
+from aiida_losiko.core.descriptors.radial_basis import DECAY, RadialConstants, gto_basis
 from aiida_losiko.core.descriptors.weighting import RadialWeighting
-from aiida_losiko.core.errors import LosikoError
 
 L_MAX_LARGEST = 20
 # Beyond these a neighbourhood is a piece of matter rather than an environment, or its Gaussians are points: what could
@@ -36,8 +33,6 @@ R_CUT_LARGEST = 50.0
 SIGMAS = (0.01, 5.0)
 _ALLOWED_R_CUT = f"a number larger than 1 and at most {R_CUT_LARGEST:g} (Angstrom)"
 _ALLOWED_SIGMA = f"a number from {SIGMAS[0]:g} to {SIGMAS[1]:g} (Angstrom)"
-ORTHONORMAL = 0.01  # largest error of an overlap that still counts as orthonormal
-DECAY = 1e-3  # DScribe's threshold: where basis functions and the Gaussians at the cutoff are taken as zero
 
 
 class SoapPowerSpectrum(Descriptor):
@@ -122,76 +117,6 @@ class SoapPowerSpectrum(Descriptor):
             _PowerSpectrum.apply(  # type: ignore[no-untyped-call]
                 vectors, inside, species_index, len(present), self._constants[key], self.weighting, self._harmonics
             ),
-        )
-
-
-def gto_basis(r_cut: float, n_max: int, l_max: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Exponents and orthonormalisation of the radial functions, as DScribe makes them.
-
-    Returns
-    -------
-    alphas : ndarray, shape (l_max + 1, n_max)
-        In 1 / Angstrom^2; the functions decay to 1e-3 at radii spaced evenly between 1 Angstrom and `r_cut`.
-    betas : ndarray, shape (l_max + 1, n_max, n_max)
-        Loewdin orthonormalisation, the inverse square root of the overlap matrix.
-    """
-    radii = np.linspace(1.0, r_cut, n_max)
-    alphas = np.empty((l_max + 1, n_max))
-    betas = np.empty((l_max + 1, n_max, n_max))
-    for degree in range(l_max + 1):
-        alphas[degree] = -np.log(DECAY / radii**degree) / radii**2
-        overlap = 0.5 * gamma(degree + 1.5) * (alphas[degree][:, None] + alphas[degree]) ** (-degree - 1.5)
-        # The overlap matrix is badly conditioned for many functions, so the very operations of DScribe are used:
-        # a better way would give other digits. What comes out is judged, not what SciPy thinks of what went in.
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", LinAlgWarning)
-                root = sqrtm(inv(overlap))
-            sound = not np.iscomplexobj(root) and np.abs(root @ overlap @ root - np.eye(n_max)).max() < ORTHONORMAL
-        except LinAlgError:
-            sound = False
-        if not sound:
-            raise LosikoError(
-                f"n_max={n_max} radial functions cannot be orthonormalised within r_cut={r_cut}; "
-                "use a smaller n_max or a larger r_cut"
-            )
-        betas[degree] = root
-    return alphas, betas
-
-
-class RadialConstants:
-    """What the radial factors need, on one device and in one precision.
-
-    Attributes
-    ----------
-    exponents : Tensor, shape ((l_max + 1) n_max,)
-        alpha eta / (alpha + eta), in 1 / Angstrom^2.
-    transform : Tensor, shape (l_max + 1, n_max, n_max)
-        From exp(-exponent R^2) to the orthonormal basis: prefactors and betas in one.
-    """
-
-    def __init__(self, exponents: torch.Tensor, transform: torch.Tensor) -> None:
-        self.exponents = exponents
-        self.transform = transform
-        self.l_max, self.n_max = transform.shape[0] - 1, transform.shape[1]
-
-    @classmethod
-    def make(
-        cls,
-        alphas: NDArray[np.float64],
-        betas: NDArray[np.float64],
-        sigma: float,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> RadialConstants:
-        """Compute the constants in double precision and move them."""
-        eta = 0.5 / sigma**2
-        degrees = np.arange(len(alphas))[:, None]
-        prefactors = (np.pi / (alphas + eta)) ** 1.5 * (eta / (alphas + eta)) ** degrees
-        transform = np.einsum("lk,lnk->lkn", prefactors, betas)
-        return cls(
-            torch.as_tensor((alphas * eta / (alphas + eta)).ravel(), dtype=dtype, device=device),
-            torch.as_tensor(transform, dtype=dtype, device=device),
         )
 
 

@@ -265,7 +265,7 @@ class EnvironmentDatabase:
         Returns
         -------
         distances : Tensor or ndarray (as the input), shape (M, k), float64
-            L2 norms of the differences of normalised vectors (Eq. 7), ascending.
+            L2 norms of the differences of normalised vectors (the root of Eq. 7), ascending.
         indices : Tensor or ndarray, shape (M, k), int64
             Numbers of the environments; equal distances in order of number.
 
