@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import types
 from pathlib import Path
 
 import pytest
+from ase import Atoms
 from ase.collections import g2
 
 from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.core.structures import check_structure
-from aiida_losiko.sources import load_source, source_names
+from aiida_losiko.sources import SOURCES, SourceInfo, SourceRecord, load_source, source_names
 from aiida_losiko.sources.g2 import ELEMENTS, HELD_OUT, g2_names, read_g2
 from aiida_losiko.sources.qm9 import NAMED, paper_b_numbers, paper_numbers, read_qm9
 from aiida_losiko.sources.selection import KEYS, parse_selection
@@ -131,3 +134,17 @@ def test_collected_extended_xyz_agrees_with_the_packed_file():
     assert len(packed) > 90 and [r.identifier for r in packed] == list(collected)
     for record in packed:
         assert abs(record.atoms.positions - collected[record.identifier].atoms.positions).max() < 2e-5
+
+
+def test_a_source_is_added_in_one_line(monkeypatch):
+    def load_pair(path, selection, *, spacing=1.0):
+        info = SourceInfo(name="pairs", version="1", licence="CC0-1.0", reference="", url="")
+        return info, [SourceRecord("pair:H2", Atoms("H2", [[0, 0, 0], [0, 0, spacing]]))]
+
+    monkeypatch.setitem(sys.modules, "pairs", types.SimpleNamespace(load_pair=load_pair))
+    monkeypatch.setitem(SOURCES, "pairs", "pairs:load_pair")
+    info, (record,) = load_source("pairs", spacing=0.7)
+    assert (info.name, record.atoms.info["identifier"]) == ("pairs", "pair:H2")
+    assert record.atoms.get_distance(0, 1) == 0.7
+    with pytest.raises(LosikoError, match="unknown option width of source pairs; allowed are spacing"):
+        load_source("pairs", width=3)
