@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -14,6 +15,10 @@ from aiida_losiko.core.files import to_jsonable
 from aiida_losiko.core.optimizers import is_batched
 
 _SYMBOLS = frozenset(chemical_symbols[1:])
+# Beyond these, numbers overflow or a run never ends; nothing sensible is near them.
+LARGEST = 1e6
+_MOST = 10**9
+_SLOWEST_DECAY = 1e-6
 
 
 @dataclass(frozen=True)
@@ -91,15 +96,20 @@ class RelaxSettings:
         """Check every value."""
         for name in ("max_steps", "n_hops", "seed", "batch_size"):
             self._check(name, is_whole(getattr(self, name)), "a whole number, zero or larger")
+        for name in ("max_steps", "n_hops"):
+            self._check(name, getattr(self, name) <= _MOST, f"at most {_MOST}")
         self._check("batch_size", self.batch_size >= 1, "1 or larger")
         for name in ("fmax", "loss_tolerance", "relative_loss_tolerance", "repulsion", "noise_variance", "noise_decay"):
             self._check(name, is_real(getattr(self, name)) and getattr(self, name) >= 0, "a number, zero or larger")
         for name in ("max_step_length", "kernel_degree", "hop_length"):
             self._check(name, is_real(getattr(self, name)) and getattr(self, name) > 0, "a positive number")
-        self._check("noise_decay", self.noise_decay > 0 or not self.noise_variance, "positive where there is noise")
+        for name in ("repulsion", "kernel_degree", "hop_length", "noise_variance"):
+            self._check(name, getattr(self, name) <= LARGEST, f"at most {LARGEST:g}")
+        sound = self.noise_decay >= _SLOWEST_DECAY or not self.noise_variance
+        self._check("noise_decay", sound, f"at least {_SLOWEST_DECAY:g} where there is noise, which would not end")
         weights = {} if self.weights is None else self.weights
-        allowed = isinstance(weights, dict) and all(is_real(w) and w >= 0 for w in weights.values())
-        self._check("weights", allowed, "a mapping of species to numbers, zero or larger, such as {H: 2.0}")
+        allowed = isinstance(weights, dict) and all(is_real(w) and 0 <= w <= LARGEST for w in weights.values())
+        self._check("weights", allowed, f"a mapping of species to numbers from 0 to {LARGEST:g}, such as {{H: 2.0}}")
         unknown = [symbol for symbol in weights if symbol not in _SYMBOLS] if allowed else []
         self._check("weights", not unknown, f"a mapping of chemical symbols, which {unknown} is not")
         self._check("relax_cell", isinstance(self.relax_cell, bool), "true or false")
@@ -110,7 +120,8 @@ class RelaxSettings:
                 f"noise_variance={self.noise_variance} cannot be used with the optimizer {self.optimizer}; "
                 "choose lbfgs or fire, or set it to 0"
             )
-        self._check("device", isinstance(self.device, str), "a name such as cpu or cuda")
+        named = isinstance(self.device, str) and re.fullmatch(r"cpu|cuda(:\d{1,2})?", self.device) is not None
+        self._check("device", named, "cpu, cuda or a numbered one such as cuda:1")
 
     def _check(self, name: str, allowed: bool, what: str) -> None:
         require(name, getattr(self, name), allowed, what)

@@ -110,7 +110,8 @@ def minimize_scipy(
     Nelder-Mead         maxiter             (no gradient)                         fatol, with xatol 1e-6 Angstrom
     Powell              maxiter             (no gradient)                         ftol (relative), xtol 1e-6
     COBYLA, COBYQA      maxiter (COBYLA:    (no gradient)                         none; final trust radius 1e-6
-                        evaluations)
+                        evaluations, n + 2
+                        at least)
     BFGS, CG            maxiter             gtol                                  none
     L-BFGS-B            maxiter             gtol                                  ftol (relative above loss 1)
     TNC                 maxfun              gtol                                  ftol
@@ -150,7 +151,7 @@ def minimize_scipy(
         raise LosikoError(f"unknown SciPy method {method!r}; choose one of {', '.join(SCIPY_METHODS)}")
     derivative_free = resolved in _DERIVATIVE_FREE
     recorder = _Recorder(evaluate, should_stop)
-    options = _options(resolved, max_steps, fmax, loss_tolerance)
+    options = _options(resolved, len(x0), max_steps, fmax, loss_tolerance)
     success, message, stopped = _run(resolved, recorder, x0, options, callback)
     if recorder.x is None:
         raise LosikoError(f"{resolved} made no evaluation in max_steps {max_steps}; allow at least one step")
@@ -197,13 +198,13 @@ def _run(
     return bool(result.success), str(result.message), False
 
 
-def _options(method: str, max_steps: int, fmax: float, loss_tolerance: float) -> dict[str, Any]:
-    """SciPy's options for the settings; the table is in `minimize_scipy`."""
+def _options(method: str, n: int, max_steps: int, fmax: float, loss_tolerance: float) -> dict[str, Any]:
+    """SciPy's options for the settings and `n` coordinates; the table is in `minimize_scipy`."""
     gtol = fmax / math.sqrt(3.0)
     by_method: dict[str, dict[str, Any]] = {
         "Nelder-Mead": {"maxiter": max_steps, "fatol": loss_tolerance, "xatol": _X_TOLERANCE},
         "Powell": {"maxiter": max_steps, "ftol": loss_tolerance, "xtol": _X_TOLERANCE},
-        "COBYLA": {"maxiter": max_steps, "tol": _X_TOLERANCE, "rhobeg": 0.1},
+        "COBYLA": {"maxiter": max(max_steps, n + 2), "tol": _X_TOLERANCE, "rhobeg": 0.1},
         "COBYQA": {"maxiter": max_steps, "final_tr_radius": _X_TOLERANCE, "initial_tr_radius": 0.1},
         "BFGS": {"maxiter": max_steps, "gtol": gtol},
         "CG": {"maxiter": max_steps, "gtol": gtol},

@@ -15,7 +15,7 @@ from aiida_losiko.core.objective import Evaluation, LocalSimilarityObjective
 from aiida_losiko.core.optimizers import NoiseSchedule, make_optimizer, resolve_optimizer
 from aiida_losiko.core.relaxation.degrees_of_freedom import DegreesOfFreedom
 from aiida_losiko.core.relaxation.hops import atom_limits, hop
-from aiida_losiko.core.relaxation.results import Relaxation
+from aiida_losiko.core.relaxation.results import NOT_FINITE, Relaxation
 from aiida_losiko.core.relaxation.run import Run, StepReport
 from aiida_losiko.core.relaxation.snapshot import Snapshot
 from aiida_losiko.core.structures import fixed_mask
@@ -108,9 +108,11 @@ class _BatchRelaxation:
             evaluation = self.prepared.objective.evaluate(positions, cells)
             gradient = self.prepared.dof.gradient(rows, evaluation)
             self.evaluations += 1
+            given_up = self.optimizer.stalled
             next_rows = self.optimizer.propose(rows, evaluation.loss, gradient)
             self._record(rows, positions, cells, evaluation)
-            converged = self._converged()
+            # One that had given up and was rejected again where it stood has no finite value there.
+            converged = self._converged() | (self.running & given_up & ~self.optimizer.accepted)
             next_rows = self._hop(converged, next_rows)
             finished = self._judge(converged)
             if finished:
@@ -222,6 +224,9 @@ class _BatchRelaxation:
     def _finish(self, k: int, status: str) -> None:
         member = self.members[k]
         result = self.results[member]
+        if not torch.isfinite(self.best_loss[k]):
+            self.results[member] = Relaxation(atoms=self.structures[member].copy(), error=NOT_FINITE)
+            return
         result.status, result.converged = status, status == "converged"
         result.loss, result.steps = float(self.best_loss[k]), int(self.steps[k])
         atoms = self.prepared.batch.structure_index == k

@@ -18,7 +18,7 @@ from aiida_losiko.core.relaxation.batch import relax_batch
 from aiida_losiko.core.relaxation.results import Relaxation
 from aiida_losiko.core.relaxation.run import Run, StepReport
 from aiida_losiko.core.relaxation.with_scipy import relax_one_with_scipy
-from aiida_losiko.core.settings import RelaxSettings
+from aiida_losiko.core.settings import LARGEST, RelaxSettings
 from aiida_losiko.core.structures import check_structure
 
 if TYPE_CHECKING:
@@ -111,12 +111,10 @@ def _settings(settings: RelaxSettings | None, overrides: Mapping[str, Any]) -> R
     """Settings with single ones replaced, and with a device that is there."""
     base = (settings or RelaxSettings()).to_dict()
     chosen = RelaxSettings.from_dict({**base, **overrides}) if overrides else settings or RelaxSettings()
-    if chosen.device.startswith("cuda") and not torch.cuda.is_available():
-        raise LosikoError(f"device={chosen.device!r} is not there: torch finds no CUDA device; use device='cpu'")
-    try:
-        torch.device(chosen.device)
-    except RuntimeError:
-        raise LosikoError(f"device={chosen.device!r} does not exist; choose cpu or cuda") from None
+    device = torch.device(chosen.device)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count() or "no"
+        raise LosikoError(f"device={chosen.device!r} is not there: torch finds {found} CUDA devices; use device='cpu'")
     return chosen
 
 
@@ -131,16 +129,20 @@ def _weights(
 ) -> list[NDArray[np.float64]]:
     """The c_i of every structure as arrays of shape (n_atoms,)."""
     arrays = [np.array([float(by_species.get(s, 1.0)) for s in atoms.symbols]) for atoms in structures]
-    given = None if weights is None else [np.asarray(w, dtype=np.float64) for w in weights]
-    if given is None:
+    if weights is None:
         return arrays
+    given = list(weights)
     if len(given) != len(structures):
         raise LosikoError(f"weights for {len(given)} structures were given; there are {len(structures)}")
-    for number, array in enumerate(given):
-        if array.shape != arrays[number].shape or not np.isfinite(array).all() or (array < 0).any():
+    for number, own in enumerate(given):
+        try:
+            array = np.asarray(own, dtype=np.float64)
+        except (TypeError, ValueError):
+            array = np.array(np.nan)
+        if array.shape != arrays[number].shape or not ((array >= 0) & (array <= LARGEST)).all():
             raise LosikoError(
-                f"weights of structure {number} are not allowed; give {len(arrays[number])} numbers, zero or larger, "
-                "one for each atom"
+                f"weights of structure {number} are not allowed; give {len(arrays[number])} numbers from 0 to "
+                f"{LARGEST:g}, one for each atom"
             )
         arrays[number] = arrays[number] * array
     return arrays

@@ -71,6 +71,9 @@ class Matches:
         }
 
 
+NOT_FINITE = "the loss or its gradient is not finite at the start; check coordinates, cell and weights"
+
+
 @dataclass
 class Relaxation:
     """Result of one structure.

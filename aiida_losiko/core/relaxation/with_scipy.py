@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from aiida_losiko.core.optimizers import minimize_scipy
 from aiida_losiko.core.relaxation.batch import Preparation
-from aiida_losiko.core.relaxation.results import Relaxation
+from aiida_losiko.core.relaxation.results import NOT_FINITE, Relaxation
 from aiida_losiko.core.relaxation.run import Run, StepReport
 
 if TYPE_CHECKING:
@@ -28,7 +28,10 @@ def relax_one_with_scipy(
     """Relax a list of one structure; targets are looked up anew at every evaluation."""
     (start,), settings = structures, run.settings
     problem = _Problem(Preparation.of(run, structures, weights), len(start))
-    initial = problem.evaluate(problem.start)[0]
+    initial, gradient = problem.evaluate(problem.start)
+    if not (np.isfinite(initial) and np.isfinite(gradient).all()):
+        on_done(1)
+        return [Relaxation(atoms=start.copy(), error=NOT_FINITE)]
     result = Relaxation(atoms=start, initial_loss=initial, evaluations=1, loss_history=[initial])
     stopped: list[str] = []
 

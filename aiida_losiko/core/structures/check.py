@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 COINCIDENT = 0.01
 """Two atoms closer than this (Angstrom) are one atom written twice: half of the shortest bond is 0.37 Angstrom."""
 
+SHORTEST_PERIOD = 0.3
+"""An atom closer to its own periodic image than this (Angstrom) has neighbours without end: no crystal is so dense."""
+
+LARGEST = 1e6
+"""Coordinates and lattice vectors beyond this (Angstrom, a tenth of a millimetre) are in another unit or wrong."""
+
 FLAT = 1e-3
 """A cell whose lattice planes in a periodic direction are closer than this (Angstrom) has no volume."""
 
@@ -34,8 +40,8 @@ def check_structure(atoms: Atoms, species: Iterable[str] | None = None) -> None:
     ------
     LosikoError
         No atoms; NaN or infinite positions or cell; partial or mixed occupancies (``info["occupancy"]``); dummy atoms
-        or a species outside ``species``; a cell with no volume in its periodic directions; two atoms, or an atom and
-        an own periodic image, closer than ``COINCIDENT``.
+        or a species outside ``species``; a cell with no volume in its periodic directions, or that repeats within
+        ``SHORTEST_PERIOD``; coordinates beyond ``LARGEST``; two atoms closer than ``COINCIDENT``.
     """
     if len(atoms) == 0:
         raise LosikoError("the structure has no atoms; give at least one")
@@ -47,6 +53,12 @@ def check_structure(atoms: Atoms, species: Iterable[str] | None = None) -> None:
         )
     if not np.isfinite(atoms.cell.array).all():
         raise LosikoError("the cell holds NaN or infinite numbers; give three finite vectors in Angstrom")
+    largest = max(np.abs(atoms.positions).max(), np.abs(atoms.cell.array).max())
+    if largest > LARGEST:
+        raise LosikoError(
+            f"a coordinate or lattice vector is {largest:.6g} Angstrom long; allowed is at most {LARGEST:g}: "
+            "give Angstrom, near the origin"
+        )
     if site := partial_site(atoms):
         raise LosikoError(site)
     _check_species(atoms, species)
@@ -107,7 +119,7 @@ def _check_cell(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np
         volume = np.sqrt(max(np.linalg.det((vectors / lengths[:, None]) @ (vectors / lengths[:, None]).T), 0.0))
         if volume > 1e-12:
             heights = 1.0 / np.linalg.norm(np.linalg.pinv(vectors), axis=0)
-    if heights.min() < COINCIDENT and heights.min() > 0:
+    if 0 < heights.min() < SHORTEST_PERIOD:
         # a very skewed cell of a sound lattice looks flat until it is reduced
         periodic = np.asarray(minkowski_reduce(periodic, pbc=pbc)[0])
         heights = 1.0 / np.linalg.norm(np.linalg.pinv(periodic[pbc]), axis=0)
@@ -115,6 +127,12 @@ def _check_cell(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np
         raise LosikoError(
             f"the cell has no volume in its periodic directions (vectors {', '.join(_vector(v) for v in vectors)}); "
             "give independent vectors in Angstrom or set pbc to False"
+        )
+    shortest = np.linalg.norm(periodic[pbc], axis=1).min()
+    if shortest < SHORTEST_PERIOD:
+        raise LosikoError(
+            f"the lattice repeats after {shortest:.3g} Angstrom; allowed is at least {SHORTEST_PERIOD:g}: "
+            "give lattice vectors in Angstrom or set pbc to False"
         )
     return np.asarray(complete_cell(periodic), dtype=np.float64)
 

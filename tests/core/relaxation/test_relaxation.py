@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from ase.constraints import FixAtoms
 
 from aiida_losiko.core import EnvironmentDatabase, LosikoError, RelaxSettings, SoapPowerSpectrum, relax
 from aiida_losiko.core.metrics import rmsd
+from aiida_losiko.core.objective import Evaluation, LocalSimilarityObjective
 from aiida_losiko.core.relaxation.run import StepReport
 
 TIGHT = {"fmax": 1e-7, "loss_tolerance": 1e-15}
@@ -245,7 +247,26 @@ def test_bad_structures_do_not_stop_the_others(molecules: EnvironmentDatabase) -
         assert result.to_dict()["loss"] is None
 
 
-@pytest.mark.parametrize("weights", [{"Qq": 1.0}, {"H": -1.0}, [1.0], {"H": "much"}])
+@pytest.mark.parametrize("optimizer", ["lbfgs", "fire", "BFGS"])
+def test_a_loss_that_is_not_finite_ends(
+    optimizer: str, molecules: EnvironmentDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = LocalSimilarityObjective.evaluate
+
+    def broken(self: LocalSimilarityObjective, *arguments: Any) -> Evaluation:
+        evaluation = evaluate(self, *arguments)
+        evaluation.loss[0] = np.inf
+        return evaluation
+
+    monkeypatch.setattr(LocalSimilarityObjective, "evaluate", broken)
+    start = displaced(molecule("H2O"))
+    calls = iter(range(10_000))
+    (result,) = relax(start, molecules, optimizer=optimizer, should_stop=lambda: next(calls) > 50)
+    assert result.status == "error" and "not finite" in result.error
+    assert (result.atoms.positions == start.positions).all()
+
+
+@pytest.mark.parametrize("weights", [{"Qq": 1.0}, {"H": -1.0}, {"H": 1e300}, [1.0], {"H": "much"}])
 def test_wrong_weights_by_species(weights: object) -> None:
     with pytest.raises(LosikoError, match="weights="):
         RelaxSettings(weights=weights)  # type: ignore[arg-type]
@@ -270,7 +291,14 @@ def test_a_single_atom_and_a_frozen_structure(molecules: EnvironmentDatabase) ->
         ({"noise_variance": 0.1, "noise_decay": 0.1, "optimizer": "Nelder-Mead"}, "Nelder-Mead"),
         ({"dtype": "float16"}, "float16"),
         ({"device": "abacus"}, "abacus"),
+        ({"device": "meta"}, "meta"),
+        ({"device": "cuda:99"}, "cuda:99"),
+        ({"max_steps": 10**30}, "max_steps=1000"),
+        ({"noise_variance": 0.1, "noise_decay": 1e-300}, "noise_decay=1e-300"),
+        ({"repulsion": 1e300}, "repulsion=1e+300"),
         ({"weights": [[1.0, 1.0]]}, "weights of structure 0"),
+        ({"weights": [["a", "b", "c"]]}, "weights of structure 0"),
+        ({"weights": [[1.0, 1.0, 1e300]]}, "weights of structure 0"),
     ],
 )
 def test_wrong_settings_are_told_in_one_line(change: dict, words: str, molecules: EnvironmentDatabase) -> None:

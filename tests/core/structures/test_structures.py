@@ -320,13 +320,16 @@ def cell_atoms(cell, positions, pbc=True, symbols=None) -> Atoms:
         (cell_atoms([4, 4, 4], [[0.001, 1, 1], [3.999, 1, 1]]), "0.002 Angstrom"),
         (cell_atoms([4, 4, 4], [[0, 0, 0], [4, -8, 12]]), "0 Angstrom"),
         (cell_atoms([4, 4, 4], [[1e-3, 1e-3, 1e-3], [3.999, 3.999, 3.999]]), "0.0035 Angstrom"),
-        (cell_atoms([0.005, 4, 4], [[0, 0, 0]]), r"atoms 0 \(H\) and 0 \(H\) are 0.005"),
+        (cell_atoms([0.005, 4, 4], [[0, 0, 0]]), "repeats after 0.005 Angstrom"),
+        (cell_atoms([0.05, 0.05, 0.05], [[0, 0, 0]]), "repeats after 0.05 Angstrom"),
+        (Atoms("H2", positions=[[0, 0, 0], [1e160, 0, 0]]), r"1e\+160 Angstrom long; allowed is at most 1e\+06"),
+        (cell_atoms([4, 4, 1e200], [[0, 0, 0]]), r"1e\+200 Angstrom"),
         (cell_atoms([4, 4, 0], [[0, 0, 0]]), "no volume"),
         (cell_atoms([0, 0, 0], [[0, 0, 0]]), "no volume"),
         (cell_atoms([[4, 0, 0], [8, 0, 0], [0, 0, 4]], [[0, 0, 0]]), "no volume"),
         (cell_atoms([[4, 0, 0], [4, 1e-9, 0], [0, 0, 4]], [[0, 0, 0]]), "no volume"),
         (cell_atoms([[4, 0, 0], [8, 0, 0], [0, 0, 4]], [[0, 0, 0]], pbc=(1, 1, 0)), "no volume"),
-        (cell_atoms([[4, 0, 0], [400, 0.005, 0], [0, 0, 4]], [[0, 0, 0]]), "0.005 Angstrom apart"),
+        (cell_atoms([[4, 0, 0], [400, 0.005, 0], [0, 0, 4]], [[0, 0, 0]]), "repeats after 0.005 Angstrom"),
     ],
 )
 def test_bad_structures_are_refused(atoms, pattern):
@@ -356,9 +359,11 @@ def test_sound_structures_pass(atoms):
 def test_coincidence_against_brute_force():
     rng = np.random.default_rng(3)
     for _ in range(60):
-        cell = rng.normal(size=(3, 3)) * rng.uniform(0.02, 0.4)
+        cell = rng.normal(size=(3, 3)) * rng.uniform(0.3, 1.0)
         pbc = rng.random(3) < 0.7
-        positions = rng.normal(size=(6, 3)) * 0.05
+        positions = rng.normal(size=(6, 3))
+        # one atom close to an image of another
+        positions[5] = positions[0] + (rng.integers(-2, 3, size=3) * pbc) @ cell + 0.006 * rng.normal(size=3)
         shifts = np.array(np.meshgrid(*[range(-12, 13) if p else [0] for p in pbc])).reshape(3, -1).T
         images = (shifts @ cell)[:, None, None] + positions[None, None] - positions[None, :, None]
         distances = np.linalg.norm(images, axis=-1)
@@ -366,6 +371,10 @@ def test_coincidence_against_brute_force():
         distances[own] += np.diag(np.full(6, np.inf))
         expected = distances.min()
         atoms = cell_atoms(cell, positions, pbc=pbc)
+        if (np.linalg.norm(shifts @ cell, axis=1)[~own] < 0.3).any():
+            with pytest.raises(LosikoError, match="repeats"):
+                check_structure(atoms)
+            continue
         if abs(expected - 0.01) < 1e-6:
             continue
         if expected < 0.01:
