@@ -1,6 +1,6 @@
 """From an atom of a relaxed structure back to the source record that its place came from.
 
-The way through the graph: output structure (or the set that it was extracted from), the relaxation that made it, its
+The way through the graph: output structure (or the set that it was taken out of), the relaxation that made it, its
 matches and its database, the description that made the database, the set that was described, and through selections up
 to the set that was first stored, whose `source` says where it comes from. Nothing else than the links is followed,
 hence it makes no difference whether a calculation ran or was taken from the cache.
@@ -36,8 +36,8 @@ def trace(
     Parameters
     ----------
     node
-        A relaxed structure or set of them, a structure that `losiko.extract` took out of such a set, or the relaxation
-        (job, function or work chain) that gave it; the node, its uuid or its pk.
+        A relaxed structure or set of them, what `losiko.extract` or `losiko.select` took out of such a set, or the
+        relaxation (job, function or work chain) that gave it; the node, its uuid or its pk.
     atom
         Index of an atom, or several; None for all.
     structure
@@ -50,8 +50,8 @@ def trace(
         `source` (identifier of the source structure), `source_atom` (index there), `source_symbol`, `distance` (of
         normalised descriptors) and `out_of_reach` (None where the database is too small to tell); `source_info` (name,
         licence, reference, ...); and `path`, a list of `role`, `uuid`, `pk` from the output back to the first set:
-        `output`, `extraction` and `set` (of an extracted structure), `relaxation`, `matches`, `database`,
-        `description`, `described`, `selection`, `origin`.
+        `output`, (`extraction` or `choice`, and `set`, where it was taken out of a relaxed set), `relaxation`,
+        `matches`, `database`, `description`, `described`, `selection`, `origin`.
 
         For a structure that failed, and for what the graph does not hold (a database that was not made by a
         `losiko.describe` job has no set behind it), the values are None and the path ends there.
@@ -63,12 +63,8 @@ def trace(
     """
     output = _output_of(load_node(node) if isinstance(node, str | int) else node)
     path = [_step("output", output)]
-    extraction, whole = _made_from(output, EXTRACTION, "structures")
-    if extraction is not None and whole is not None:
-        if structure not in (None, 0):
-            raise LosikoError(f"structure {structure!r} of a single structure: leave the argument away")
-        output, structure = whole, extraction.inputs.structure.value
-        path += [_step("extraction", extraction), _step("set", whole)]
+    steps, output, structure = _relaxed_set(output, structure)
+    path += steps
     relaxation, matches, database = _relaxation_of(output)
     index, name, atoms = _structure_of(output, structure)
     path += [_step("relaxation", relaxation), _step("matches", matches)]
@@ -129,6 +125,21 @@ def _output_of(node: Node) -> StructureData | StructureSetData:
     raise LosikoError(
         f"{_name(node)} gives no relaxed structure: hand over an output structure of losiko.relax, or its process"
     )
+
+
+def _relaxed_set(
+    output: StructureData | StructureSetData, structure: int | str | None
+) -> tuple[list[dict[str, Any]], StructureData | StructureSetData, int | str | None]:
+    """Return the steps from what was taken out of a relaxed set to that set, the set, and which structure it is."""
+    steps: list[dict[str, Any]] = []
+    while True:
+        single = isinstance(output, StructureData)
+        process, whole = _made_from(output, *((EXTRACTION, "structures") if single else (SELECTION, "source")))
+        if process is None or whole is None:
+            return steps, output, structure
+        name = _structure_of(output, structure)[1]
+        steps += [_step("extraction" if single else "choice", process), _step("set", whole)]
+        output, structure = whole, process.inputs.structure.value if single else name
 
 
 def _relaxation_of(output: Data) -> tuple[ProcessNode, ArrayData, EnvironmentDatabaseData]:

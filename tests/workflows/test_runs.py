@@ -83,6 +83,12 @@ def test_from_a_set_to_relaxed_structures_and_back(losiko_code, make_set):
     assert [step["role"] for step in trace(one, 0)[0]["path"]][:4] == ["output", "extraction", "set", "relaxation"]
     with pytest.raises(LosikoError, match="single structure"):
         trace(one, 0, structure="g2:CH3OH")
+    chosen = CalculationFactory("losiko.select")(relaxed["structures"], Dict({"exclude": ["g2:CH3OH"]}))
+    one = CalculationFactory("losiko.extract")(chosen, 0)["structure"]
+    for way, roles in ((chosen, ["choice", "set"]), (one, ["extraction", "set", "choice", "set"])):
+        again = trace(way)
+        assert [(row["structure"], row["source"]) for row in again] == [("g2:CH4", row["source"]) for row in rows]
+        assert [step["role"] for step in again[0]["path"]][: len(roles) + 2] == ["output", *roles, "relaxation"]
     # The held-out molecule cannot have been matched to itself.
     assert "g2:CH3OH" not in {row["source"] for row in trace(chain, structure=0)}
 
