@@ -39,7 +39,8 @@ class RelaxSettings:
         Converged when two steps in a row change the loss by less than this.
     relative_loss_tolerance : float
         Converged also when two steps in a row change the loss by less than this part of it: where a match is not exact,
-        the last digits of the loss follow the differences between molecules, not the structure that is sought.
+        the last digits of the loss follow the differences between molecules, not the structure that is sought. Not
+        for `fire`, whose steps are small for other reasons.
     max_step_length : float
         No atom moves further in one step, in Angstrom.
     kernel : str

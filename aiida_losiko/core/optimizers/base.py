@@ -112,6 +112,9 @@ class BatchOptimizer(ABC):
         If ``max_step_length`` is not positive or a structure has no row.
     """
 
+    judged_by_loss_change = True
+    """Whether a step that hardly changes the loss, by its own measure, is a sign of the end."""
+
     def __init__(self, structure_index: Tensor, n_structures: int, *, max_step_length: float) -> None:
         if not max_step_length > 0:
             raise LosikoError(f"max_step_length {max_step_length!r} must be a positive length in Angstrom, e.g. 0.1")

@@ -28,6 +28,9 @@ class FIRE(BatchOptimizer):
         Trials in a row without finite values after which the structure is stalled.
     """
 
+    # It starts from rest: the first steps are small wherever the minimum is.
+    judged_by_loss_change = False
+
     def __init__(
         self,
         structure_index: Tensor,

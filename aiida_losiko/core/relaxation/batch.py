@@ -133,8 +133,10 @@ class _BatchRelaxation:
             self.best.replace(better, self.optimizer.structure_index, rows, positions, cells, evaluation)
             self.best_loss = torch.where(better, evaluation.loss, self.best_loss)
         change = (self.previous - evaluation.loss).abs()
-        limit = (self.settings.relative_loss_tolerance * self.previous).clamp(min=self.settings.loss_tolerance)
-        small = accepted & (change <= limit)
+        relative = self.settings.relative_loss_tolerance if self.optimizer.judged_by_loss_change else 0.0
+        limit = (relative * self.previous).clamp(min=self.settings.loss_tolerance)
+        # The first point has none before it to compare with.
+        small = accepted & torch.isfinite(self.previous) & (change <= limit)
         self.quiet = torch.where(accepted, torch.where(small, self.quiet + 1, 0), self.quiet)
         self.previous = torch.where(accepted, evaluation.loss, self.previous)
         if self.evaluations > 1:

@@ -1,8 +1,8 @@
 """The rows that an optimiser moves: atoms and, where the cell is free, the deformation of the lattice.
 
-With the deformation F of the starting cell, positions are r = F u and lattice vectors a = F a_0; the optimiser sees
-the rows of u and of L F, where L is the mean length of the periodic lattice vectors, so that a row of either kind
-moves atoms by a comparable distance.
+With the deformation F of the starting cell, positions are r = F u and lattice vectors a = F a_0, so that frozen atoms
+keep their place in the lattice; F changes what is periodic only. The optimiser sees the rows of u and of L F, where L
+is the mean length of the periodic lattice vectors, so that a row of either kind moves atoms by a comparable distance.
 """
 
 from __future__ import annotations
@@ -76,8 +76,11 @@ class DegreesOfFreedom:
         return kept
 
     def _deformation(self, rows: torch.Tensor) -> torch.Tensor:
-        lattice: torch.Tensor = rows[len(self._structure_index) :].view(-1, 3, 3) / self._length
-        return lattice
+        eye = torch.eye(3, dtype=rows.dtype, device=rows.device)
+        change = rows[len(self._structure_index) :].view(-1, 3, 3) / self._length - eye
+        # Methods without gradients try every row: what is not periodic has no lattice to change.
+        deformation: torch.Tensor = eye + self._projector @ change @ self._projector
+        return deformation
 
 
 def _periodic_projector(cells: torch.Tensor, pbc: torch.Tensor) -> torch.Tensor:

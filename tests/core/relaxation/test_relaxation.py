@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk, molecule
+from ase.build import bulk, diamond100, molecule
 from ase.constraints import FixAtoms
 
 from aiida_losiko.core import EnvironmentDatabase, LosikoError, RelaxSettings, SoapPowerSpectrum, relax
@@ -129,6 +129,27 @@ def test_a_free_cell_relaxes_to_the_known_lattice(silicon: EnvironmentDatabase) 
     assert free.atoms.get_distance(0, 1, mic=True) == pytest.approx(bulk("Si").get_distance(0, 1, mic=True), rel=1e-3)
 
 
+@pytest.mark.parametrize("optimizer", ["lbfgs", "Nelder-Mead", "COBYLA"])
+def test_a_slab_keeps_its_vacuum(optimizer: str, silicon: EnvironmentDatabase) -> None:
+    slab = diamond100("Si", size=(1, 1, 4), vacuum=5.0)
+    slab.set_cell(slab.cell * [1.04, 0.97, 1.0], scale_atoms=True)
+    slab.pbc = (True, True, False)
+    slab.set_constraint(FixAtoms([0, 1]))
+    (result,) = relax(slab, silicon, optimizer=optimizer, relax_cell=True, max_steps=30)
+    change = result.atoms.cell.array - slab.cell.array
+    assert np.abs(change[:2, :2]).max() > 1e-3
+    assert (change[2] == 0).all() and np.abs(change[:, 2]).max() < 1e-12
+    place = result.atoms.get_scaled_positions(wrap=False) - slab.get_scaled_positions(wrap=False)
+    assert np.abs(place[:2]).max() < 1e-9 and np.abs(place[2:]).max() > 1e-4
+
+
+def test_a_molecule_has_no_cell_to_relax(molecules: EnvironmentDatabase) -> None:
+    start = displaced(molecule("CH3OH"), 0.05)
+    fixed, free = (relax(start, molecules, relax_cell=flag)[0] for flag in (False, True))
+    assert free.converged and (free.atoms.cell == start.cell).all()
+    assert np.abs(free.atoms.positions - fixed.atoms.positions).max() < 1e-6
+
+
 def test_a_cell_that_explodes_is_flagged(silicon: EnvironmentDatabase) -> None:
     start = bulk("Si")
     start.set_cell(start.cell.array * 0.62, scale_atoms=True)
@@ -161,6 +182,17 @@ def test_repulsion_parts_atoms_that_sit_on_each_other(water: EnvironmentDatabase
     (result,) = relax(start, water, **TIGHT)
     assert "collapsed" in bare.flags
     assert result.flags == () and result.loss < 1e-8
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "fire"])
+def test_small_first_steps_are_not_the_end(optimizer: str, silicon: EnvironmentDatabase) -> None:
+    start = bulk("Si", cubic=True)
+    start.set_cell(start.cell * 1.05, scale_atoms=True)
+    (result,) = relax(
+        start, silicon, optimizer=optimizer, relax_cell=True, fmax=1e-6, relative_loss_tolerance=0.01, max_steps=1000
+    )
+    assert result.converged and result.steps >= 2
+    assert result.atoms.cell.lengths() == pytest.approx(5.43, abs=0.03)
 
 
 def test_noise_is_the_same_for_the_same_seed(molecules: EnvironmentDatabase) -> None:
