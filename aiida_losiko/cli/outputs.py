@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,7 @@ def check_output_paths(outputs: Mapping[str, str | None], inputs: Sequence[str])
     Raises
     ------
     LosikoError
-        The folder is missing or may not be written, the path is a folder, or another file of the command.
+        The folder is missing or may not be written, the path is a folder or a device, or another file of the command.
     """
     taken = {Path(file).resolve(): "an input of this command" for file in inputs}
     for option, name in outputs.items():
@@ -45,6 +46,9 @@ def check_output_paths(outputs: Mapping[str, str | None], inputs: Sequence[str])
             raise LosikoError(f"{option} '{name}': no such folder '{folder}'; make it first: mkdir -p {folder}")
         if path.is_dir():
             raise LosikoError(f"{option} '{name}' is a folder; give a file name")
+        if path.exists() and not path.is_file():
+            # A file is moved into place at the end: that would take the device or pipe away.
+            raise LosikoError(f"{option} '{name}' is a device or a pipe; give the name of a file")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise LosikoError(f"{option} '{name}': no permission to write in '{folder.resolve()}'")
         resolved = path.resolve()
@@ -63,8 +67,13 @@ def check_output_format(name: str, sample: Sequence[Atoms]) -> None:
     """
     from aiida_losiko.core.structures import write_any
 
-    with tempfile.TemporaryDirectory() as folder:
-        write_any(Path(folder) / Path(name).name, list(sample[:_SAMPLE]))
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they come when the structures are written
+        trial = Path(folder) / Path(name).name
+        try:
+            write_any(trial, list(sample[:_SAMPLE]))
+        except LosikoError as error:
+            raise LosikoError(str(error).replace(str(trial), name)) from error
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -299,7 +300,11 @@ def test_bad_paths(losiko, database, rough_file, tmp_path, outputs, assert_one_l
     assert_one_line_error(relax("-o", rough_file), "an input of this command")
     assert_one_line_error(relax("-o", tmp_path / "a.xyz", "--report", database), "--report", "an input of this command")
     assert_one_line_error(relax("-o", tmp_path / "a.xyz", "--report", tmp_path / "a.xyz"), "also the file of --output")
-    assert_one_line_error(relax("-o", tmp_path / "out.nonsense"), "out.nonsense")
+    assert_one_line_error(relax("-o", tmp_path / "out.nonsense"), f"Error: {tmp_path / 'out.nonsense'}: ")
+    os.mkfifo(tmp_path / "pipe.xyz")
+    assert_one_line_error(relax("-o", tmp_path / "pipe.xyz"), "--output", "is a device or a pipe")
+    assert_one_line_error(relax("-o", tmp_path / "a.xyz", "--report", tmp_path / "pipe.xyz"), "--report", "a pipe")
+    assert (tmp_path / "pipe.xyz").is_fifo()
     assert_one_line_error(losiko("relax", rough_file, "-d", tmp_path / "no.db", *outputs.arguments), "no.db")
     assert_one_line_error(losiko("relax", tmp_path / "no.xyz", "-d", database, *outputs.arguments), "no.xyz")
     outputs.assert_untouched()
