@@ -29,7 +29,7 @@ KERNELS = ("distance", "polynomial")
 # The repulsion begins at this part of the shortest distance that the database has for a pair of elements.
 REPULSION_RANGE = 0.8
 # Bytes of one of the arrays of a chunk of centres: enough to hide the cost of calls, few enough to stay in the cache.
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 21
 # Fewer centres than this cost mostly calls: they are worked on with others, though these may hold more elements.
 FEW_CENTERS = 32
 

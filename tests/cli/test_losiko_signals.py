@@ -13,7 +13,7 @@ import pytest
 from ase.build import molecule
 from ase.io import read, write
 
-SETTINGS = ("noise_variance=0.01", "noise_decay=1e-9", "max_steps=100000000", "fmax=0.0", "loss_tolerance=0.0")
+SETTINGS = ("noise_variance=0.01", "noise_decay=1e-6", "max_steps=100000000", "fmax=0.0", "loss_tolerance=0.0")
 
 
 @pytest.fixture

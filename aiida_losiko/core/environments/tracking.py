@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import torch
 
-from aiida_losiko.core.environments.matching import NearestEnvironments, distance_to, require_finite
+from aiida_losiko.core.environments.column_view import distance_to, require_finite
+from aiida_losiko.core.environments.matching import NearestEnvironments
 from aiida_losiko.core.errors import LosikoError
 
 _BOUND_ELEMENTS = 1 << 24  # numbers per chunk of lower bounds (64 MB)

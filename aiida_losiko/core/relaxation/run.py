@@ -86,8 +86,12 @@ class Run:
         result: Relaxation,
     ) -> Relaxation:
         """Fill in the relaxed structure, its matches and its flags; `result` has the rest."""
+        # What did not move keeps all its digits, also where the work was done in single precision.
+        precision = np.dtype(self.settings.dtype)
+        positions = np.where(positions == start.positions.astype(precision), start.positions, positions)
+        cell = np.where(cell == start.cell.array.astype(precision), start.cell.array, cell)
         atoms = start.copy()
-        if not np.array_equal(cell, np.asarray(start.cell)):
+        if not np.array_equal(cell, start.cell.array):
             atoms.set_cell(cell)
         # Constraints are kept for whoever goes on with the structure, but must not filter what was found.
         atoms.set_positions(positions, apply_constraint=False)

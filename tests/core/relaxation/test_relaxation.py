@@ -254,6 +254,16 @@ def test_float32_comes_close(molecules: EnvironmentDatabase) -> None:
     assert rmsd(result.atoms, molecule("CH3OH")) < 0.02
 
 
+def test_what_does_not_move_keeps_its_digits_in_float32(silicon: EnvironmentDatabase) -> None:
+    start = displaced(bulk("Si", cubic=True), 0.05)
+    start.set_cell(start.cell.array * (1 + 1e-9 / 3))
+    start.set_constraint(FixAtoms([0, 3]))
+    (result,) = relax(start, silicon, dtype="float32", max_steps=5)
+    assert (result.atoms.cell.array == start.cell.array).all()
+    assert (result.atoms.positions[[0, 3]] == start.positions[[0, 3]]).all()
+    assert (result.atoms.positions[[1, 2]] != start.positions[[1, 2]]).any(axis=1).all()
+
+
 def test_bad_structures_do_not_stop_the_others(molecules: EnvironmentDatabase) -> None:
     nan = molecule("H2O")
     nan.positions[1, 2] = np.nan
