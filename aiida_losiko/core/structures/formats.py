@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.core.files import temporary_target
 from aiida_losiko.core.structures.check import partial_site
-from aiida_losiko.core.structures.content import fixed_mask, jsonable_info
+from aiida_losiko.core.structures.extended_xyz import for_extended_xyz
 from aiida_losiko.core.structures.set_file import read_structures, write_structures
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def write_any(path: str | Path, structures: Atoms | Iterable[Atoms]) -> None:
     from ase.io.extxyz import write_extxyz
 
     if name == "extxyz":
-        items = [_for_extxyz(atoms, clean) for atoms, clean in zip(items, jsonable_info(items), strict=True)]
+        items = for_extended_xyz(items)
     with temporary_target(path) as temporary:
         try:
             if name == "extxyz":
@@ -173,15 +173,3 @@ def _writable_format(path: Path, n_structures: int) -> str:
             f"{path}: the format {name!r} holds one structure, not {n_structures}; write .extxyz or .npz instead"
         )
     return name
-
-
-def _for_extxyz(atoms: Atoms, clean: dict[str, Any]) -> Atoms:
-    """Return a copy that ASE's writer can hold: sound ``info`` only, arrays as they are, one ``FixAtoms`` at most."""
-    from ase.constraints import FixAtoms
-
-    copy: Atoms = atoms.copy()
-    copy.calc = atoms.calc
-    copy.info = {key: value for key, value in atoms.info.items() if str(key) in clean}
-    mask = fixed_mask(atoms)
-    copy.set_constraint(FixAtoms(mask=mask) if mask.any() else None)
-    return copy

@@ -149,7 +149,7 @@ def _per_atom_arrays(structures: Sequence[Atoms]) -> dict[str, _Array]:
     collected: dict[str, _Array] = {}
     left_out = []
     for name in names:
-        parts = [atoms.arrays[name] for atoms in structures if name in atoms.arrays]
+        parts = [_words(atoms.arrays[name]) for atoms in structures if name in atoms.arrays]
         kinds = {part.dtype if part.dtype.kind not in "US" else part.dtype.kind for part in parts}
         shapes = {part.shape[1:] for part in parts}
         if len(parts) == len(structures) and len(kinds) == 1 and len(shapes) == 1 and parts[0].dtype.kind in "biufcUS":
@@ -164,6 +164,13 @@ def _per_atom_arrays(structures: Sequence[Atoms]) -> dict[str, _Array]:
             stacklevel=4,
         )
     return collected
+
+
+def _words(values: _Array) -> _Array:
+    """Texts in an array of objects, as ASE's extended XYZ reader gives them, as an array of texts."""
+    if values.dtype.kind == "O" and all(isinstance(word, str) for word in values.ravel()):
+        return values.astype(np.str_)
+    return values
 
 
 def _write_npz(stream: IO[bytes], arrays: dict[str, _Array]) -> None:
