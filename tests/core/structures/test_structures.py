@@ -188,6 +188,16 @@ def test_any_format_keeps_order_labels_arrays(tmp_path, structures, name):
         read_any(tmp_path / name, index=7)
 
 
+@pytest.mark.parametrize("name", ["a.xyz.gz", "a.extxyz.gz", "a.extxyz.bz2", "a.xyz.xz", "a.cif.gz"])
+def test_compressed_files(tmp_path, structures, name, monkeypatch):
+    write_any(tmp_path / name, structures)
+    first = digest(tmp_path / name)
+    assert [str(atoms.symbols) for atoms in read_any(tmp_path / name)] == [str(atoms.symbols) for atoms in structures]
+    monkeypatch.setattr("time.time", lambda: 1e9)
+    write_any(tmp_path / name, structures)
+    assert digest(tmp_path / name) == first
+
+
 def test_identifier_is_a_string_and_not_invented(tmp_path):
     (tmp_path / "a.extxyz").write_text(
         "1\nProperties=species:S:1:pos:R:3 identifier=57\nH 0 0 0\n1\nProperties=species:S:1:pos:R:3\nH 0 0 0\n"
