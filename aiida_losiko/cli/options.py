@@ -150,4 +150,4 @@ def collect_parameters(
 
 def show_progress(quiet: bool) -> bool:
     """Whether to draw a progress bar: only for a person who looks."""
-    return not quiet and sys.stderr.isatty()
+    return not quiet and sys.stderr is not None and sys.stderr.isatty()

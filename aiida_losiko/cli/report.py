@@ -152,18 +152,18 @@ def where_to_go(
     unfinished = {"max_steps", "max_seconds", "interrupted"}
     if any(result is not None and result.status in unfinished for result in results):
         # Goes on from where it stopped; a second file keeps the first.
-        lines.append(
-            f"Next: losiko relax {quoted} --database {shlex.quote(database_file)} --output {_continued(quoted)}"
-        )
+        continued = shlex.quote(_continued(output))
+        lines.append(f"Next: losiko relax {quoted} --database {shlex.quote(database_file)} --output {continued}")
     elif output.endswith(".npz"):
-        lines.append(
-            f"Next: python -c 'from aiida_losiko.core.structures import read_any; print(read_any(\"{output}\"))'"
-        )
+        code = f"from aiida_losiko.core.structures import read_any; print(read_any({output!r}))"
+        lines.append(f"Next: python -c {shlex.quote(code)}")
     else:
         lines.append(f"Next: ase gui {quoted}")
     return "\n".join(lines)
 
 
 def _continued(name: str) -> str:
-    stem, dot, suffix = name.rpartition(".")
-    return f"{stem}-2.{suffix}" if dot and "/" not in suffix else f"{name}-2"
+    """Another name of the same kind: `out.extxyz.gz` becomes `out-2.extxyz.gz`."""
+    folder, slash, file = name.rpartition("/")
+    stem, dot, suffixes = file.partition(".")
+    return f"{folder}{slash}{stem}-2{dot}{suffixes}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,8 @@ class StopRequest:
         if self.signal is not None:
             raise SystemExit(128 + number)
         self.signal = number
+        if sys.stderr is None:  # closed: its number may be that of another file by now
+            return
         # Not print: the signal may have come in the middle of one.
         os.write(2, b"Stopping after this step; what there is will be written (once more: stop at once).\n")
 

@@ -18,6 +18,11 @@ def temporary_target(path: Path) -> Iterator[Path]:
     """Give a file name to write to in a private folder beside ``path``; moved over ``path`` when the block succeeds.
 
     The name itself stays the same, since ASE guesses formats from names such as ``POSCAR``.
+
+    Raises
+    ------
+    LosikoError
+        The folder is missing or cannot be written to, or the system fails to write, for instance for want of space.
     """
     if not path.parent.is_dir():
         raise LosikoError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
@@ -30,6 +35,10 @@ def temporary_target(path: Path) -> Iterator[Path]:
     try:
         yield folder / path.name
         (folder / path.name).replace(path)
+    except OSError as exc:
+        if exc.errno is None:  # raised by a library for reasons of its own
+            raise
+        raise LosikoError(f"cannot write {path}: {exc.strerror}; make room or choose another folder") from exc
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 
 import numpy as np
 import pytest
@@ -129,6 +130,18 @@ def test_table_and_what_to_type_next(losiko, database, rough_file, tmp_path):
     assert f"Next: losiko relax {out} --database {database} --output " in unfinished.stdout
     assert unfinished.exit_code == 0
     assert losiko("relax", rough_file, "-d", database, "-o", out, "--quiet").output == ""
+
+
+@pytest.mark.parametrize("name", ["it's ünï.npz", "it's.extxyz.gz"])
+def test_what_to_type_next_can_be_typed(losiko, database, rough_file, tmp_path, name):
+    (tmp_path / "a.b").mkdir()
+    out = tmp_path / "a.b" / name
+    done = losiko("relax", rough_file, "-d", database, "-o", out).stdout.splitlines()[-1].split(maxsplit=1)[1]
+    assert str(out) in shlex.split(done)[-1] or repr(str(out)) in shlex.split(done)[-1]
+    few = losiko("relax", rough_file, "-d", database, "-o", out, "--set", "relax.max_steps=1").stdout
+    arguments = shlex.split(few.splitlines()[-1].split(maxsplit=1)[1])
+    assert arguments[-1] == str(out.with_name(name.replace(".", "-2.", 1)))
+    assert losiko(*arguments[1:]).exit_code == 0
 
 
 def test_order_labels_arrays_and_frozen_atoms_are_kept_in_a_set_file(losiko, database, named, tmp_path):

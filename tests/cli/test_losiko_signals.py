@@ -82,3 +82,11 @@ def test_exit_statuses_of_the_real_program(database, tmp_path):
     assert status("relax", "empty.xyz", *relax) == (1, 1)
     assert status("relax", "good.xyz", "empty.xyz", *relax) == (3, 1)
     assert status("relax", *relax)[0] == 2
+
+
+def test_closed_streams_are_no_reason_to_fail(database, tmp_path):
+    write(tmp_path / "good.xyz", molecule("H2O"))
+    arguments = ["relax", "good.xyz", "--database", str(database), "--output", "out.xyz"]
+    command = [sys.executable, "-m", "aiida_losiko.cli.losiko", *arguments]
+    done = subprocess.run(["sh", "-c", '"$@" >&- 2>&-', "sh", *command], cwd=tmp_path, check=False)
+    assert done.returncode == 0 and (tmp_path / "out.xyz").is_file()

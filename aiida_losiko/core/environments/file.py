@@ -161,14 +161,10 @@ def write_tensors(path: str | Path, tensors: Tensors, header: Mapping[str, Any])
     raw = raw.replace(_BLANK, b'"header_sha256":"' + hashlib.sha256(raw).hexdigest().encode() + b'"')
     if len(raw) > _LARGEST_HEADER:
         raise LosikoError(f"the metadata take {len(raw)} bytes, allowed are {_LARGEST_HEADER}: keep less of them")
-    with temporary_target(path) as target:
-        try:
-            with target.open("wb") as file:
-                file.write(len(raw).to_bytes(8, "little") + raw)
-                for name in names:
-                    file.write(_bytes_of(tensors[name]))
-        except OSError as exc:
-            raise LosikoError(f"cannot write {path}: {exc.strerror}; make room or choose another folder") from exc
+    with temporary_target(path) as target, target.open("wb") as file:
+        file.write(len(raw).to_bytes(8, "little") + raw)
+        for name in names:
+            file.write(_bytes_of(tensors[name]))
 
 
 def _to_json(key: str, value: Any) -> str:

@@ -104,6 +104,8 @@ def write_any(path: str | Path, structures: Atoms | Iterable[Atoms]) -> None:
             else:
                 ase.io.write(temporary, items if len(items) > 1 else items[0], format=name, parallel=False)
         except Exception as exc:
+            if isinstance(exc, OSError) and exc.errno is not None:
+                raise
             raise LosikoError(
                 f"{path}: ASE cannot write this as {name} ({_reason(exc)}); write .extxyz or .npz instead"
             ) from exc
@@ -151,6 +153,8 @@ def _read_ase(path: Path, index: str | int) -> list[Atoms]:
     except (IndexError, StopIteration) as exc:
         raise LosikoError(f"{path}: no structure at index {index!r}; give a file or an index that has one") from exc
     except Exception as exc:
+        if isinstance(exc, OSError) and exc.errno is not None:
+            raise LosikoError(f"cannot read {path}: {exc.strerror}; check the file and its permissions") from exc
         raise LosikoError(
             f"{path}: ASE cannot read it ({_reason(exc)}); the file is damaged or not what its name says: "
             "repair it or rename it"

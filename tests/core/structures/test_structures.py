@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import subprocess
@@ -231,6 +232,27 @@ def test_formats_of_one_structure(tmp_path, structures):
     with pytest.raises(LosikoError, match="no structures to write"):
         write_any(tmp_path / "a.extxyz", [])
     assert [item.name for item in tmp_path.iterdir()] == ["POSCAR"]
+
+
+def test_a_full_disk_and_a_file_without_permission_are_told_as_such(tmp_path, structures, monkeypatch):
+    write_any(tmp_path / "a.extxyz", structures)
+    before = (tmp_path / "a.extxyz").read_bytes()
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ase.io.extxyz.write_extxyz", full)
+    with pytest.raises(LosikoError, match=r"cannot write .*a\.extxyz: No space left on device; make room"):
+        write_any(tmp_path / "a.extxyz", structures)
+    assert (tmp_path / "a.extxyz").read_bytes() == before
+    assert [item.name for item in tmp_path.iterdir()] == ["a.extxyz"]
+
+    def denied(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("ase.io.read", denied)
+    with pytest.raises(LosikoError, match=r"cannot read .*a\.extxyz: Permission denied; check"):
+        read_any(tmp_path / "a.extxyz")
 
 
 def test_failed_ase_write_leaves_the_old_file(tmp_path):
