@@ -45,15 +45,8 @@ class Preparation:
         dtype = getattr(torch, settings.dtype)
         batch = StructureBatch.from_atoms(structures, dtype, settings.device)
         free = torch.as_tensor(np.concatenate([~fixed_mask(atoms) for atoms in structures]), device=settings.device)
-        objective = LocalSimilarityObjective(
-            batch,
-            run.database,
-            weights=torch.as_tensor(np.concatenate(weights), dtype=dtype, device=settings.device),
-            kernel=settings.kernel,
-            kernel_degree=settings.kernel_degree,
-            free=free,
-            repulsion=settings.repulsion,
-        )
+        c = torch.as_tensor(np.concatenate(weights), dtype=dtype, device=settings.device)
+        objective = run.objective(batch, c, free)
         return cls(batch, objective, DegreesOfFreedom(batch, settings.relax_cell), free)
 
 

@@ -99,7 +99,10 @@ def relax(
             batch = [atoms_list[number] for number in numbers]
             started = time.monotonic()
             engine = relax_batch if batched else relax_one_with_scipy
-            done = engine(run, batch, numbers, [all_weights[number] for number in numbers], bar.update)
+            own_weights = [all_weights[number] for number in numbers]
+            done = engine(run, batch, numbers, own_weights, bar.update)
+            if chosen.dtype != "float64":
+                run.evaluate_in_double(done, own_weights)
             seconds = (time.monotonic() - started) / len(numbers)
             for number, result in zip(numbers, done, strict=True):
                 result.seconds = seconds

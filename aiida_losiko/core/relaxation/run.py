@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from ase.data import covalent_radii
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 
 from aiida_losiko.core.environments.database import EnvironmentDatabase
-from aiida_losiko.core.neighbors import close_pairs
-from aiida_losiko.core.objective import shortest_pairs
+from aiida_losiko.core.neighbors import StructureBatch, close_pairs
+from aiida_losiko.core.objective import LocalSimilarityObjective, shortest_pairs
 from aiida_losiko.core.relaxation.results import Matches, Relaxation
 from aiida_losiko.core.settings import RelaxSettings
 
@@ -75,6 +76,37 @@ class Run:
         if self.deadline is not None and time.monotonic() >= self.deadline:
             return "max_seconds"
         return None
+
+    def objective(
+        self, batch: StructureBatch, weights: torch.Tensor, free: torch.Tensor | None = None
+    ) -> LocalSimilarityObjective:
+        """The loss of a batch with these settings; weights and the mask of free atoms have the shape (n_atoms,)."""
+        return LocalSimilarityObjective(
+            batch,
+            self.database,
+            weights=weights,
+            kernel=self.settings.kernel,
+            kernel_degree=self.settings.kernel_degree,
+            free=free,
+            repulsion=self.settings.repulsion,
+        )
+
+    def evaluate_in_double(self, results: list[Relaxation], weights: list[NDArray[np.float64]]) -> None:
+        """Put the loss and matches in double precision into results, as whoever evaluates the structures finds them."""
+        done = [k for k, result in enumerate(results) if result.status != "error"]
+        if not done:
+            return
+        batch = StructureBatch.from_atoms([results[k].atoms for k in done], torch.float64, self.settings.device)
+        c = torch.as_tensor(np.concatenate([weights[k] for k in done]), device=self.settings.device)
+        evaluation = self.objective(batch, c).evaluate(batch.positions)
+        distance, environment = evaluation.distance.cpu().numpy(), evaluation.environment.cpu().numpy()
+        start = 0
+        for k, loss in zip(done, evaluation.loss.tolist(), strict=True):
+            own = slice(start, start + len(results[k].atoms))
+            symbols = list(results[k].atoms.symbols)
+            results[k].loss = loss
+            results[k].matches = Matches.of(symbols, distance[own], environment[own], self.database)
+            start = own.stop
 
     def finish(
         self,

@@ -254,6 +254,22 @@ def test_float32_comes_close(molecules: EnvironmentDatabase) -> None:
     assert rmsd(result.atoms, molecule("CH3OH")) < 0.02
 
 
+@pytest.mark.parametrize("optimizer", ["lbfgs", "BFGS"])
+def test_what_float32_found_is_reported_in_float64(optimizer: str, molecules: EnvironmentDatabase) -> None:
+    nan = molecule("H2O")
+    nan.positions[0] = np.nan
+    starts = [displaced(molecule(name), 0.2) for name in ("CH3CHO", "CH4", "NH3", "CH3CH2OH")]
+    settings = RelaxSettings(dtype="float32", optimizer=optimizer, max_steps=10, weights={"H": 2.0})
+    for result in relax([*starts[:2], nan, *starts[2:]], molecules, settings=settings):
+        if result.status == "error":
+            continue
+        (again,) = relax(result.atoms, molecules, settings=settings, dtype="float64", max_steps=0)
+        assert result.loss == pytest.approx(again.loss, rel=1e-12)
+        assert result.matches is not None and again.matches is not None
+        assert result.matches.distance == pytest.approx(again.matches.distance, rel=1e-9)
+        assert result.matches.source == again.matches.source
+
+
 def test_what_does_not_move_keeps_its_digits_in_float32(silicon: EnvironmentDatabase) -> None:
     start = displaced(bulk("Si", cubic=True), 0.05)
     start.set_cell(start.cell.array * (1 + 1e-9 / 3))
