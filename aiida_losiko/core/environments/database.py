@@ -293,8 +293,8 @@ class EnvironmentDatabase:
         """How far the database can tell, per species.
 
         A distance to the nearest environment above this value is larger than what the database's own environments have
-        when the structures that they come from are left out (`reach_quantile` of them). None where fewer than two
-        sources hold the species. After `without` it is worked out anew when it is asked for.
+        when the structures that they come from are left out (`reach_quantile` of them); it is not below the duplicate
+        tolerance. None where fewer than two sources hold the species. After `without` it is worked out anew when it is asked for.
         """
         if self._reach is None:
             self._reach = {symbol: self._calibrate(symbol) for symbol in self.n_environments}
@@ -315,7 +315,10 @@ class EnvironmentDatabase:
         result = leave_one_source_out(self.searcher(symbol), only_source(offsets, source), self.settings["seed"])
         self._tensors = Tensors({**self._tensors, f"loo_distance/{symbol}": torch.from_numpy(result)})
         known = result[~np.isnan(result)]
-        return float(np.quantile(known, self.settings["reach_quantile"])) if len(known) else None
+        if not len(known):
+            return None
+        # Copies of one structure have distances of zero, but what would be merged with them is known as well.
+        return max(float(np.quantile(known, self.settings["reach_quantile"])), self.settings["duplicate_tolerance"])
 
     # Other databases and files
 
