@@ -294,7 +294,8 @@ class EnvironmentDatabase:
 
         A distance to the nearest environment above this value is larger than what the database's own environments have
         when the structures that they come from are left out (`reach_quantile` of them); it is not below the duplicate
-        tolerance. None where fewer than two sources hold the species. After `without` it is worked out anew when it is asked for.
+        tolerance. None where fewer than two sources hold the species. After `without` it is worked out anew when it is
+        asked for.
         """
         if self._reach is None:
             self._reach = {symbol: self._calibrate(symbol) for symbol in self.n_environments}
