@@ -43,6 +43,8 @@ def annotated(entry: Entry, result: Relaxation | None) -> Atoms:
     if entry.atoms is None:
         raise ValueError("a file that could not be read has no structure")
     atoms: Atoms = entry.atoms.copy()
+    for key in ("losiko_loss", "losiko_out_of_reach"):
+        atoms.info.pop(key, None)  # of an earlier run
     if result is None:
         atoms.info.update(losiko_status="error", losiko_converged=False)
         atoms.set_array("losiko_distance", np.full(len(atoms), np.nan), float, ())

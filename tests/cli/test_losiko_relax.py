@@ -132,6 +132,17 @@ def test_table_and_what_to_type_next(losiko, database, rough_file, tmp_path):
     assert losiko("relax", rough_file, "-d", database, "-o", out, "--quiet").output == ""
 
 
+def test_labels_of_an_earlier_run_do_not_stay(losiko, database, rough_file, tmp_path):
+    first, second = tmp_path / "first.npz", tmp_path / "second.npz"
+    assert losiko("relax", rough_file, "-d", database, "-o", first, "-q").exit_code == 0
+    again = ["--max-seconds", "1e-9", "--set", "relax.batch_size=1", "-q"]
+    assert losiko("relax", first, "-d", database, "-o", second, *again).exit_code == 0
+    infos = [atoms.info for atoms in read_any(second)]
+    assert [info["losiko_status"] for info in infos] == ["max_seconds"] * 3
+    # The time was over before the second batch began.
+    assert sum("losiko_loss" in info for info in infos) == 1
+
+
 @pytest.mark.parametrize("name", ["it's ünï.npz", "it's.extxyz.gz"])
 def test_what_to_type_next_can_be_typed(losiko, database, rough_file, tmp_path, name):
     (tmp_path / "a.b").mkdir()

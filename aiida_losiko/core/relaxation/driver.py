@@ -55,7 +55,8 @@ def relax(
         Whether to show a progress bar on the standard error stream.
     max_seconds : float, optional
         Wall time after which the structures that are not done come back as the best that was found, with status
-        `max_seconds`. Each structure is evaluated once at least.
+        `max_seconds`. The first batch is evaluated once at least; those that were not begun have no loss and no
+        matches.
     should_stop : callable, optional
         Asked between evaluations; when it returns true the rest comes back likewise, with status `interrupted`.
 
@@ -95,6 +96,11 @@ def relax(
     size = chosen.batch_size if batched else 1
     with tqdm(total=len(valid), unit="structure", desc="relax", disable=not progress) as bar:
         for first in range(0, len(valid), size):
+            reason = run.stop_reason() if first else None
+            if reason is not None:
+                for number in valid[first:]:
+                    results[number] = Relaxation(atoms=atoms_list[number].copy(), status=reason)
+                break
             numbers = valid[first : first + size]
             batch = [atoms_list[number] for number in numbers]
             started = time.monotonic()

@@ -83,7 +83,8 @@ class Relaxation:
     atoms : Atoms
         The structure of the lowest loss that was found; as given where `status` is `error`.
     loss, initial_loss : float
-        Eq. 8 (or its counterpart for the polynomial kernel); NaN where it was not evaluated.
+        Eq. 8 (or its counterpart for the polynomial kernel); NaN where it was not evaluated,
+        because of an error or because the time was over.
     converged : bool
         Whether the limits on gradient or loss change were reached.
     status : str

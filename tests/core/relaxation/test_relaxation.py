@@ -221,6 +221,19 @@ def test_limits_give_the_last_structure(molecules: EnvironmentDatabase) -> None:
     assert all(r.status == "interrupted" and r.loss < r.initial_loss for r in stopped)
 
 
+@pytest.mark.parametrize("optimizer", ["lbfgs", "BFGS"])
+def test_batches_that_were_not_begun_in_time_are_not_evaluated(optimizer: str, molecules: EnvironmentDatabase) -> None:
+    starts = [displaced(molecule("CH3OH")) for _ in range(5)]
+    results = relax(starts, molecules, max_seconds=0.0, batch_size=2, optimizer=optimizer)
+    assert all(r.status == "max_seconds" and not r.converged and r.error is None for r in results)
+    begun = [r.matches is not None for r in results]
+    assert begun == ([True, True, False, False, False] if optimizer == "lbfgs" else [True] + 4 * [False])
+    for result, start in zip(results, starts, strict=True):
+        assert (result.matches is None) == math.isnan(result.loss)
+        assert (result.atoms.positions == start.positions).all()
+        assert (result.to_dict()["loss"] is None) == (result.matches is None)
+
+
 def test_callback_sees_every_step(molecules: EnvironmentDatabase) -> None:
     reports: list[StepReport] = []
     starts = [displaced(molecule("CH3OH")), displaced(molecule("H2O"))]
