@@ -319,7 +319,9 @@ class EnvironmentDatabase:
         if not len(known):
             return None
         # Copies of one structure have distances of zero, but what would be merged with them is known as well.
-        return max(float(np.quantile(known, self.settings["reach_quantile"])), self.settings["duplicate_tolerance"])
+        quantile = float(np.quantile(known, self.settings["reach_quantile"]))
+        tolerance = float(self.settings["duplicate_tolerance"])
+        return max(quantile, tolerance)
 
     # Other databases and files
 

@@ -82,6 +82,7 @@ class _BatchRelaxation:
         self.previous = torch.full((n,), torch.inf, dtype=self.prepared.batch.positions.dtype, device=device)
         self.best_loss = self.previous.clone()
         self.hops_left = torch.full_like(self.steps, self.settings.n_hops)
+        self.noisy = torch.full_like(self.running, self.noise.variance > 0)
         self.hop_limit = torch.as_tensor(
             atom_limits(structures, run.database), dtype=self.previous.dtype, device=device
         )
@@ -106,7 +107,7 @@ class _BatchRelaxation:
             self._record(rows, positions, cells, evaluation)
             # One that had given up and was rejected again where it stood has no finite value there.
             converged = self._converged() | (self.running & given_up & ~self.optimizer.accepted)
-            next_rows = self._hop(converged, next_rows)
+            next_rows = self._hop(converged, self._return_to_best(converged, evaluation.loss, next_rows))
             finished = self._judge(converged)
             if finished:
                 on_done(finished)
@@ -198,6 +199,17 @@ class _BatchRelaxation:
         self.optimizer.forget(hopping)
         return rows
 
+    def _return_to_best(self, converged: torch.Tensor, loss: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Take what noise left worse than it had been back, once: the best point that was passed is no minimum yet."""
+        behind = converged & self.noisy & (loss > self.best_loss) & (self.steps < self.settings.max_steps)
+        if not bool(behind.any()):
+            return rows
+        self.noisy &= ~behind
+        self.quiet[behind] = 0
+        converged &= ~behind
+        self.optimizer.forget(behind)
+        return torch.where(behind[self.optimizer.structure_index][:, None], self.best.rows, rows)
+
     def _judge(self, converged: torch.Tensor) -> int:
         """Finish the structures that have converged or may not go on; returns how many."""
         verdicts = [
@@ -269,7 +281,7 @@ class _BatchRelaxation:
         prepared.dof = prepared.dof.keep(keep, prepared.batch)
         prepared.free = prepared.free[atoms]
         self.best = self.best.keep(keep, row_mask)
-        self.hop_limit, self.hops_left = self.hop_limit[atoms], self.hops_left[keep]
+        self.hop_limit, self.hops_left, self.noisy = self.hop_limit[atoms], self.hops_left[keep], self.noisy[keep]
         self.steps, self.quiet, self.previous = self.steps[keep], self.quiet[keep], self.previous[keep]
         self.best_loss, self.running = self.best_loss[keep], self.running[keep]
         return rows

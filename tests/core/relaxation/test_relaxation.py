@@ -209,6 +209,15 @@ def test_noise_is_the_same_for_the_same_seed(molecules: EnvironmentDatabase) -> 
         assert a.steps >= 7 and d.loss == pytest.approx(a.loss, rel=1e-3, abs=1e-6)
 
 
+@pytest.mark.parametrize("optimizer", ["lbfgs", "fire"])
+def test_what_noise_made_worse_is_relaxed_from_the_best_point(optimizer: str, molecules: EnvironmentDatabase) -> None:
+    starts = [displaced(molecule("CH3OH"), 0.05), displaced(molecule("CH4"), 0.05)]
+    # Noise that throws the atoms far apart: nothing better than the start is found on the way.
+    settings = RelaxSettings(optimizer=optimizer, noise_variance=100.0, noise_decay=2.0, max_steps=1000)
+    for result in relax(starts, molecules, settings=settings):
+        assert result.converged and result.loss < 0.02 * result.initial_loss
+
+
 def test_limits_give_the_last_structure(molecules: EnvironmentDatabase) -> None:
     starts = [displaced(molecule("CH3CH2OH")), displaced(molecule("CH3OH"))]
     few = relax(starts, molecules, max_steps=3, **TIGHT)
