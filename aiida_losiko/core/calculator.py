@@ -11,6 +11,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from aiida_losiko.core.environments.database import EnvironmentDatabase
 from aiida_losiko.core.neighbors import StructureBatch
 from aiida_losiko.core.objective import LocalSimilarityObjective
+from aiida_losiko.core.settings import RelaxSettings
 from aiida_losiko.core.structures import check_structure
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ class LosikoCalculator(Calculator):
     device : str
         As torch names it.
 
+    Raises
+    ------
+    LosikoError
+        For a setting that is not allowed, and when it is asked about a structure that cannot be used.
+
     Examples
     --------
     >>> atoms.calc = LosikoCalculator(database)  # doctest: +SKIP
@@ -62,6 +68,9 @@ class LosikoCalculator(Calculator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)  # type: ignore[no-untyped-call]
+        RelaxSettings(
+            kernel=kernel, kernel_degree=kernel_degree, weights=weights, repulsion=repulsion, device=device
+        ).check_device()
         self.database = database
         self._kernel, self._kernel_degree = kernel, kernel_degree
         self._weights = dict(weights or {})

@@ -127,6 +127,17 @@ class RelaxSettings:
     def _check(self, name: str, allowed: bool, what: str) -> None:
         require(name, getattr(self, name), allowed, what)
 
+    def check_device(self) -> None:
+        """Raise a `LosikoError` unless torch finds the device on this machine."""
+        import torch
+
+        device = torch.device(self.device)
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            found = torch.cuda.device_count() or "no"
+            raise LosikoError(
+                f"device={self.device!r} is not there: torch finds {found} CUDA devices; use device='cpu'"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values by name."""
         values: dict[str, Any] = to_jsonable(asdict(self))

@@ -40,6 +40,21 @@ def test_energy_is_the_loss_and_forces_are_its_gradient(water: EnvironmentDataba
     assert atoms.calc.results["distances"].shape == (3,)
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"kernel": "cosine"}, "kernel='cosine'"),
+        ({"kernel_degree": -1}, "kernel_degree=-1"),
+        ({"weights": {"Qq": 1.0}}, "Qq"),
+        ({"weights": 3}, "weights=3"),
+        ({"device": "abacus"}, "device='abacus'"),
+    ],
+)
+def test_wrong_settings_are_told_at_once(settings: dict, words: str, water: EnvironmentDatabase) -> None:
+    with pytest.raises(LosikoError, match=words):
+        LosikoCalculator(water, **settings)
+
+
 def test_repulsion_can_be_added(water: EnvironmentDatabase) -> None:
     atoms = Atoms("OHH", positions=[[0, 0, 0], [0.93, 0.3, 0], [0.93, -0.3, 0.1]])
     atoms.calc = LosikoCalculator(water, repulsion=1.0)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -120,10 +119,7 @@ def _settings(settings: RelaxSettings | None, overrides: Mapping[str, Any]) -> R
     """Settings with single ones replaced, and with a device that is there."""
     base = (settings or RelaxSettings()).to_dict()
     chosen = RelaxSettings.from_dict({**base, **overrides}) if overrides else settings or RelaxSettings()
-    device = torch.device(chosen.device)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        found = torch.cuda.device_count() or "no"
-        raise LosikoError(f"device={chosen.device!r} is not there: torch finds {found} CUDA devices; use device='cpu'")
+    chosen.check_device()
     return chosen
 
 
