@@ -146,9 +146,13 @@ def _check_unique(entries: Sequence[Entry]) -> None:
 def info(path: str, as_json: bool, verify: bool) -> None:
     """Show what a database holds.
 
+    Columns: environments per species, and the reach, the distance of normalised descriptors (no unit) beyond which an
+    atom lies outside of what the database knows. Lengths are in Angstrom.
+
     \b
-    Columns: environments per species, and the reach, the distance of normalised descriptors beyond which an atom
-    lies outside of what the database knows.
+    Examples:
+      losiko database info molecules.db
+      losiko database info molecules.db --verify --json
     """
     from aiida_losiko.core.environments.database import EnvironmentDatabase
 

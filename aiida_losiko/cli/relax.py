@@ -58,7 +58,8 @@ def relax(
     losiko_loss, losiko_status, losiko_converged, losiko_out_of_reach (atoms outside of what the database knows), and
     per atom losiko_distance. A structure that cannot be used is reported and written unchanged; exit status 3.
 
-    The descriptor is the database's, the other parameters are those of the protocol it was built with.
+    The descriptor is the database's, the other parameters are those of the protocol it was built with. Lengths are in
+    Angstrom; the loss has no unit.
 
     \b
     Examples:

@@ -25,6 +25,10 @@ def test_help_of_commands(losiko, command):
     result = losiko(*command, "--help")
     assert result.exit_code == 0
     assert "Usage:" in result.stdout
+    if command != ["database"]:
+        assert "Examples:" in result.stdout and f"losiko {' '.join(command)} " in result.stdout
+    if command not in (["database"], ["protocols"]):
+        assert "Angstrom" in result.stdout
 
 
 def test_version(losiko):
