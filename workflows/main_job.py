@@ -306,7 +306,9 @@ def run(options: argparse.Namespace, prefix: str) -> None:
     rows = table_rows(true, before, after, relaxed)
     print(f"\n{table(rows)}\n")
     print("RMSD to the true structure; out of reach: atoms whose environment is unlike all that the database knows;")
-    print("time: they are relaxed together, and each has an equal share\n")
+    print(
+        "fragmented: in more pieces than before, not to be trusted; time: an equal share, as all are relaxed together\n"
+    )
     report_pictures(options.output, rows, starts, relaxed.structures, true)
     report_cache(processes)
     report_next(prefix, relaxing, relaxed.structures, rows)
@@ -324,19 +326,22 @@ def table_rows(true: StructureSetData, before: Any, after: Any, relaxed: Any) ->
     offsets, reach = matches.get_array("offsets"), matches.get_array("out_of_reach")
     rows = []
     for index, atoms in enumerate(true.get_atoms()):
-        flags = reach[offsets[index] : offsets[index + 1]]
+        name = atoms.info["identifier"]
+        beyond = reach[offsets[index] : offsets[index + 1]] == 1
+        status = str(matches.get_array("status")[index])
         rows.append(
             {
                 "index": index,
-                "molecule": atoms.info["identifier"],
+                "molecule": name,
                 "formula": atoms.get_chemical_formula(),
                 "atoms": len(atoms),
                 "before": float(before["rmsd"].get_array("rmsd")[index]),
                 "after": float(after["rmsd"].get_array("rmsd")[index]),
                 "loss": float(matches.get_array("loss")[index]),
-                "out": f"{int((flags == 1).sum())} of {len(atoms)}",
+                "out": f"{int(beyond.sum())} of {len(atoms)}",
                 "steps": int(matches.get_array("steps")[index]),
-                "status": str(matches.get_array("status")[index]),
+                # A molecule that fell apart has converged as well: the flag alone tells.
+                "status": ", ".join([status, *(flag for flag, names in report["flags"].items() if name in names)]),
                 # Molecules are relaxed together: each has its share of the time.
                 "seconds": report["seconds"] / len(true) if "seconds" in report else None,
             }

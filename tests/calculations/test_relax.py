@@ -118,6 +118,7 @@ def test_noise_may_decay_as_the_protocol_says(aiida_profile):
     builder.parameters = Dict({"protocol": "silica-interface", "relax": {"noise_variance": 0.1}})
     # No name: the protocol of the database is meant, which this port cannot know.
     builder.parameters = Dict({"relax": {"noise_variance": 0.1}})
+    assert builder.parameters.get_dict() == {"relax": {"noise_variance": 0.1}}
 
 
 def test_the_numbers_are_those_of_the_protocol_of_the_database(prepare_job, losiko_code, methanol, small_database):

@@ -8,8 +8,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from ase.build import molecule
 
 SCRIPT = Path(__file__).parents[2] / "workflows" / "main_job.py"
 
@@ -83,3 +86,30 @@ def test_table_ends_with_means(job):
     lines = job.table([row, {**row, "molecule": "g2:CO", "after": 0.04}]).splitlines()
     assert lines[-3].split()[:5] == ["g2:CH4", "CH4", "5", "0.100", "0.020"]
     assert lines[-1].split()[:5] == ["mean", "-", "-", "0.100", "0.030"]
+
+
+def test_a_molecule_that_fell_apart_is_told_in_the_table(job):
+    class Arrays(dict):
+        get_array = dict.__getitem__
+
+    class Report(dict):
+        def get_dict(self):
+            return dict(self)
+
+    molecules = [molecule("H2O"), molecule("OH")]
+    for atoms, name in zip(molecules, ("whole", "broken"), strict=True):
+        atoms.info["identifier"] = name
+    numbers = {key: np.array([0.1, 0.2]) for key in ("loss", "steps")}
+    matches = Arrays(
+        offsets=np.array([0, 3, 5]),
+        out_of_reach=np.array([0, 1, 0, -1, -1]),
+        status=np.array(["converged", "converged"]),
+        **numbers,
+    )
+    report = Report(flags={"fragmented": ["broken"]}, seconds=2.0)
+    compared = {"rmsd": Arrays(rmsd=np.array([0.1, 0.9]))}
+    true = type("Set", (), {"get_atoms": lambda self: molecules, "__len__": lambda self: 2})()
+    rows = job.table_rows(true, compared, compared, SimpleNamespace(matches=matches, report=report))
+    assert [row["status"] for row in rows] == ["converged", "converged, fragmented"]
+    assert [row["out"] for row in rows] == ["1 of 3", "0 of 2"]
+    assert "converged, fragmented" in job.table(rows)
