@@ -1,4 +1,4 @@
-"""Displacements, bonds and angles against motions whose answer is known."""
+"""Displacements, bonds, angles and torsions against motions whose answer is known."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from aiida_losiko.core.metrics import (
     density,
     displacements,
     rmsd,
+    torsion_errors,
 )
 
 
@@ -143,6 +144,74 @@ def test_angle_errors():
     moved.positions -= 0.1
     moved.wrap()
     assert angle_errors(moved, silicon) == pytest.approx(np.zeros(12), abs=1e-9)
+
+
+def hydrogen_peroxide(torsion: float) -> Atoms:
+    atoms = Atoms("HOOH", [[0.3, 0.9, 0.0], [0.0, 0.0, 0.0], [1.45, 0.0, 0.0], [1.15, 0.9, 0.0]])
+    atoms.set_dihedral(0, 1, 2, 3, torsion, indices=[3])
+    return atoms
+
+
+def test_torsion_errors():
+    assert torsion_errors(hydrogen_peroxide(111.0), hydrogen_peroxide(90.0)) == pytest.approx([21.0], abs=1e-9)
+    # Periodic, and with a sign: mirror images differ.
+    assert torsion_errors(hydrogen_peroxide(179.0), hydrogen_peroxide(-178.0)) == pytest.approx([3.0], abs=1e-9)
+    assert torsion_errors(hydrogen_peroxide(60.0), hydrogen_peroxide(-60.0)) == pytest.approx([120.0], abs=1e-9)
+    # Ethane has nine, and turning one methyl group by 10 degrees changes all of them.
+    ethane = molecule("C2H6")
+    turned = ethane.copy()
+    axis = ethane.positions[1] - ethane.positions[0]
+    turned.positions[:] = [
+        position if ethane.get_distance(0, index) < ethane.get_distance(1, index) else rotated
+        for index, (position, rotated) in enumerate(
+            zip(
+                ethane.positions,
+                Rotation.from_rotvec(np.radians(10) * axis / np.linalg.norm(axis)).apply(ethane.positions),
+                strict=True,
+            )
+        )
+    ]
+    assert torsion_errors(turned, ethane) == pytest.approx(np.full(9, 10.0), abs=1e-9)
+    assert angle_errors(turned, ethane).max() < 1e-9
+
+
+def test_torsions_are_those_of_ase():
+    reference, moved = molecule("CH3CH2OH"), molecule("CH3CH2OH")
+    moved.positions += np.random.default_rng(0).normal(scale=0.1, size=(9, 3))
+    i, j, _ = bonds(reference)
+    neighbours = {a: {*j[i == a].tolist(), *i[j == a].tolist()} for a in range(9)}
+    quadruples = [
+        (a, b, c, d)
+        for b, c in zip(i.tolist(), j.tolist(), strict=True)
+        for a in neighbours[b] - {c}
+        for d in neighbours[c] - {b}
+    ]
+    turns = [moved.get_dihedral(*q) - reference.get_dihedral(*q) for q in quadruples]
+    expected = np.abs((np.array(turns) + 180) % 360 - 180)
+    assert len(quadruples) == 12
+    assert np.sort(torsion_errors(moved, reference)) == pytest.approx(np.sort(expected), abs=1e-9)
+
+
+def test_torsions_that_are_not_defined_are_left_out():
+    # Along a triple bond all is linear; a molecule of one angle has none.
+    for name in ("C2H2", "CO2", "H2O", "H2"):
+        assert len(torsion_errors(molecule(name), molecule(name))) == 0
+    # Cyclopropene's ring atoms are no torsion of their own: i would be l.
+    three_ring = molecule("C3H4_C2v")
+    i, j, _ = bonds(three_ring)
+    n_neighbours = np.bincount(np.concatenate([i, j]))
+    in_ring = [(a, b) for a, b in zip(i, j, strict=True) if n_neighbours[a] > 1 and n_neighbours[b] > 1]
+    with_ring = sum((n_neighbours[a] - 1) * (n_neighbours[b] - 1) for a, b in in_ring)
+    assert len(torsion_errors(three_ring, three_ring)) == with_ring - len(in_ring)
+
+
+def test_torsions_of_a_crystal():
+    # Each Si-Si bond has 3 x 3 torsions; 4 bonds in the cell. A wrapped copy has no error.
+    silicon = bulk("Si")
+    moved = silicon.copy()
+    moved.positions -= 0.1
+    moved.wrap()
+    assert torsion_errors(moved, silicon) == pytest.approx(np.zeros(36), abs=1e-6)
 
 
 def test_density():
