@@ -7,19 +7,15 @@ for each chunk that was finished; `info` of a structure holds its identifier, se
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import common
 from ase import Atoms
 
 from aiida_losiko.core.structures.set_file import read_structures, write_structures
-
-PACKAGE = common.REPOSITORY / "aiida_losiko"
 
 
 class Kept:
@@ -65,33 +61,3 @@ def fingerprint(content: Any) -> str:
     """Twelve hexadecimal digits for JSON-able content."""
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def code_fingerprint(parts: Iterable[str]) -> str:
-    """Fingerprint of modules and folders of the package, whatever their comments, docstrings and layout.
-
-    Parameters
-    ----------
-    parts
-        Paths relative to the package, such as ``core/environments``.
-    """
-    files = sorted({path for part in parts for path in _modules(PACKAGE / part)})
-    return fingerprint({path.relative_to(PACKAGE).as_posix(): _statements(path) for path in files})
-
-
-def _modules(path: Path) -> list[Path]:
-    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
-
-
-def _statements(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            # Texts that stand alone do nothing: docstrings.
-            node.body = [item for item in body if not _is_text(item)]  # type: ignore[attr-defined]
-    return ast.dump(tree)
-
-
-def _is_text(item: ast.AST) -> bool:
-    return isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant) and isinstance(item.value.value, str)

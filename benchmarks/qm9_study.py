@@ -107,7 +107,12 @@ def _minimised(name: str, start: Atoms, true: Atoms) -> Atoms:
 
 
 def complete(
-    kept: Kept, starts: list[Atoms], work: Callable[[list[Atoms]], list[Atoms]], chunk: int, name: str
+    kept: Kept,
+    starts: list[Atoms],
+    work: Callable[[list[Atoms]], list[Atoms]],
+    chunk: int,
+    name: str,
+    warm_up: bool = True,
 ) -> list[Atoms]:
     """Do what is not kept yet, in chunks, and return all results in the order of the starts.
 
@@ -123,11 +128,13 @@ def complete(
         How many are done before they are written.
     name
         For the lines that tell the progress.
+    warm_up
+        Do the first one twice, so that imports and caches are not timed.
     """
     known = kept.load()
     todo = [atoms for atoms in starts if atoms.info["identifier"] not in known]
-    if todo:
-        work([todo[0]])  # imports and caches are not what is timed
+    if todo and warm_up:
+        work([todo[0]])
     for begin in range(0, len(todo), chunk):
         done = work(todo[begin : begin + chunk])
         kept.add(done)
