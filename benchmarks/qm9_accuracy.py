@@ -20,7 +20,7 @@ from kept import write_json
 from peers import PEERS, XTB_FMAX
 from qm9_figures import draw_all
 from qm9_losiko import contestants, run
-from qm9_measures import COLUMNS, Row, measure
+from qm9_measures import COLUMNS, RIGHT, WRONG, Row, measure
 from qm9_study import PEER_OF_START, STARTS, Study
 from qm9_verdicts import verdicts
 
@@ -87,7 +87,11 @@ def describe(study: Study) -> None:
     left_out = ", ".join(f"gdb_{a} (of gdb_{b})" for a, b in study.choice.duplicates) or "none"
     print(f"databases: {databases}\nduplicates of the largest database left out of the draw: {left_out}")
     print(f"xTB minima: largest force {XTB_FMAX} eV/Angstrom; MMFF94 is told the bonds of the true geometry")
-    print("time: processor time of one thread; LOSIKO in batches, the others one molecule at a time\n")
+    print("time: processor time of one thread; LOSIKO in batches, the others one molecule at a time")
+    print(f"flagged: percent of all, of those with an RMSD above {WRONG} and of those below {RIGHT} Angstrom")
+    print(
+        "n: molecules, fewer where a contestant could not do some or takes too long; unfinished: it did not converge\n"
+    )
 
 
 def run_all(study: Study, arguments: argparse.Namespace) -> list[Row]:
@@ -119,6 +123,7 @@ def run_all(study: Study, arguments: argparse.Namespace) -> list[Row]:
 def print_table(rows: list[Row], kind: str, size: int, n_molecules: int) -> None:
     """Print LOSIKO with one database from one kind of start, and the peers."""
     chosen = [row for row in rows if row.start == kind and (row.database in (None, size) or row.role == "paper")]
+    chosen.sort(key=lambda row: ("start", "peer", "paper", "losiko").index(row.role))
     print(f"start ({kind}), {STARTS[kind]}; database of {n_molecules} molecules")
     named = [row.as_dict() | {"who": f"{row.who} ({row.database})" if row.database else row.who} for row in chosen]
     print(text_table(named, COLUMNS), "\n")

@@ -18,19 +18,19 @@ WRONG, RIGHT = 0.3, 0.1
 
 COLUMNS = [
     Column("who", "structures"),
-    Column("n", "molecules"),
-    Column("mean", "mean RMSD", "Å", ".4f"),
-    Column("median", "median", "Å", ".4f"),
-    Column("p95", "95th perc.", "Å", ".3f"),
-    Column("far", "> 0.5 Å", "%", ".1f"),
-    Column("bond", "bonds MAE", "Å", ".4f"),
-    Column("angle", "angles MAE", "degree", ".2f"),
-    Column("torsion", "torsions MAE", "degree", ".2f"),
-    Column("seconds", "time", "s/molecule", ".4f"),
-    Column("unconverged", "not converged", "%", ".1f"),
-    Column("flagged", "flagged", "%", ".1f"),
-    Column("caught", f"of RMSD > {WRONG}", "% flagged", ".0f"),
-    Column("alarmed", f"of RMSD < {RIGHT}", "% flagged", ".0f"),
+    Column("n", "n"),
+    Column("mean", "RMSD", "mean, Å", ".4f"),
+    Column("median", "", "median", ".4f"),
+    Column("p95", "", "95 %", ".3f"),
+    Column("far", "", "% > 0.5", ".1f"),
+    Column("bond", "bonds", "MAE, Å", ".4f"),
+    Column("angle", "angles", "MAE, °", ".2f"),
+    Column("torsion", "torsions", "MAE, °", ".1f"),
+    Column("seconds", "time", "s each", ".4f"),
+    Column("unconverged", "unfinished", "%", ".1f"),
+    Column("flagged", "flagged", "%", ".0f"),
+    Column("caught", "of those", f"> {WRONG}", ".0f"),
+    Column("alarmed", "", f"< {RIGHT}", ".0f"),
 ]
 
 

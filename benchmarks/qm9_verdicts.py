@@ -47,8 +47,8 @@ def _against_xtb(own: list[Row], rows: list[Row], protocol: str) -> list[bool]:
     starts = [row for row in rows if row.role == "start"]
     passed = []
     for key, name, bar in (
-        ("bond", "bond lengths over GFN2-xTB's own", 0.5),
-        ("mean", "RMSD over GFN2-xTB's own", 1.0),
+        ("bond", "bond lengths", 0.5),
+        ("mean", "mean RMSD", 1.0),
     ):
         value, before = _value(own, "c", LARGE, key), _value(starts, "c", None, key)
         ratio = None if value is None or before is None else value / before
