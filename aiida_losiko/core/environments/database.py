@@ -175,6 +175,18 @@ class EnvironmentDatabase:
         counts = ", ".join(f"{symbol}: {count}" for symbol, count in self.n_environments.items())
         return f"<EnvironmentDatabase {counts}>"
 
+    @property
+    def file(self) -> Path | None:
+        """The file that holds this database; None where it is in memory, or the file is gone or another one by now."""
+        if not isinstance(self._tensors, MappedTensors):
+            return None
+        try:
+            header, tensors = open_tensors(self._tensors.path)
+        except LosikoError:
+            return None
+        same = header["min_distances"] == self.min_distances and header.get("reach") == self._reach
+        return self._tensors.path if same and tensors.is_of(self._tensors) else None
+
     def vectors(self, symbol: str) -> torch.Tensor:
         """Return the normalised vectors of a species, shape (N, D); not to be written to."""
         return self._tensors[f"vectors/{self._known(symbol)}"]

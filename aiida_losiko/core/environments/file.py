@@ -101,6 +101,15 @@ class MappedTensors(Tensors):
         return len(self._entries)
 
     @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    def is_of(self, other: MappedTensors) -> bool:
+        """Whether both files have the same tensors, as their headers tell."""
+        return self._entries == other._entries
+
+    @property
     def checked(self) -> tuple[str, ...]:
         """Names of the tensors that were read and checked so far."""
         return tuple(self._tensors)

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from aiida_losiko.core.checks import is_whole, require
 from aiida_losiko.core.environments.database import EnvironmentDatabase
 from aiida_losiko.core.errors import LosikoError
-from aiida_losiko.core.optimizers import is_batched
-from aiida_losiko.core.relaxation.batch import relax_batch
+from aiida_losiko.core.relaxation.jobs import Job, cut_into_jobs, do_job, not_begun
 from aiida_losiko.core.relaxation.results import Relaxation
 from aiida_losiko.core.relaxation.run import Run, StepReport
-from aiida_losiko.core.relaxation.with_scipy import relax_one_with_scipy
+from aiida_losiko.core.relaxation.workers import do_in_processes, sensible_processes
 from aiida_losiko.core.settings import LARGEST, RelaxSettings
 from aiida_losiko.core.structures import check_structure
 
@@ -34,6 +34,7 @@ def relax(
     progress: bool = False,
     max_seconds: float | None = None,
     should_stop: Callable[[], bool] | None = None,
+    processes: int | None = 1,
     **overrides: Any,
 ) -> list[Relaxation]:
     """Move atoms until each environment is as similar as possible to one of the database (Eq. 8).
@@ -58,6 +59,11 @@ def relax(
         matches.
     should_stop : callable, optional
         Asked between evaluations; when it returns true the rest comes back likewise, with status `interrupted`.
+    processes : int, optional
+        How many processes share the work, each with its part of torch's threads; at most as many as there are batches.
+        Results are the same for any number. None takes as many as there are usable cores, fewer where the work is too
+        little for the seconds that their start takes. Callbacks are called in this process. The structures of a
+        process that dies have the status `error`.
 
     Returns
     -------
@@ -68,7 +74,7 @@ def relax(
     Raises
     ------
     LosikoError
-        For settings or weights that are not allowed.
+        For settings, weights or a number of processes that are not allowed, and for processes that cannot start.
 
     Examples
     --------
@@ -76,6 +82,7 @@ def relax(
     >>> [(r.loss, r.converged, r.n_out_of_reach) for r in results]  # doctest: +SKIP
     """
     chosen = _settings(settings, overrides)
+    require("processes", processes, processes is None or is_whole(processes, 1), "a whole number, 1 or larger, or None")
     atoms_list = _as_list(structures)
     all_weights = _weights(weights, chosen.weights or {}, atoms_list)
     results: list[Relaxation | None] = [None] * len(atoms_list)
@@ -87,32 +94,29 @@ def relax(
             results[number] = Relaxation(atoms=atoms.copy(), status="error", error=str(error))
         else:
             valid.append(number)
-    # Structures of like size share a batch, so that little of it is padding.
-    valid.sort(key=lambda number: len(atoms_list[number]))
     deadline = None if max_seconds is None else time.monotonic() + max_seconds
     run = Run(chosen, database, callback, deadline, should_stop)
-    batched = is_batched(chosen.optimizer)
-    size = chosen.batch_size if batched else 1
+    jobs = cut_into_jobs(atoms_list, all_weights, valid, chosen)
+    if processes is None:
+        processes = sensible_processes(jobs, chosen)
     with tqdm(total=len(valid), unit="structure", desc="relax", disable=not progress) as bar:
-        for first in range(0, len(valid), size):
-            reason = run.stop_reason() if first else None
-            if reason is not None:
-                for number in valid[first:]:
-                    results[number] = Relaxation(atoms=atoms_list[number].copy(), status=reason)
-                break
-            numbers = valid[first : first + size]
-            batch = [atoms_list[number] for number in numbers]
-            started = time.monotonic()
-            engine = relax_batch if batched else relax_one_with_scipy
-            own_weights = [all_weights[number] for number in numbers]
-            done = engine(run, batch, numbers, own_weights, bar.update)
-            if chosen.dtype != "float64":
-                run.evaluate_in_double(done, own_weights)
-            seconds = (time.monotonic() - started) / len(numbers)
-            for number, result in zip(numbers, done, strict=True):
-                result.seconds = seconds
-                results[number] = result
+        if min(processes, len(jobs)) > 1:
+            outcomes = do_in_processes(run, jobs, min(processes, len(jobs)), bar.update)
+        else:
+            outcomes = _do_in_turn(run, jobs, bar.update)
+    for job, outcome in zip(jobs, outcomes, strict=True):
+        for number, result in zip(job.numbers, outcome, strict=True):
+            results[number] = result
     return [result for result in results if result is not None]
+
+
+def _do_in_turn(run: Run, jobs: list[Job], on_done: Callable[[int], Any]) -> list[list[Relaxation]]:
+    """Do jobs one after the other until it is time to stop."""
+    outcomes: list[list[Relaxation]] = []
+    for job in jobs:
+        reason = run.stop_reason() if outcomes else None
+        outcomes.append(not_begun(job, reason) if reason is not None else do_job(run, job, on_done))
+    return outcomes
 
 
 def _settings(settings: RelaxSettings | None, overrides: Mapping[str, Any]) -> RelaxSettings:
