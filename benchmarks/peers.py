@@ -106,15 +106,13 @@ PEERS: dict[str, Callable[[Atoms, Atoms], Outcome]] = {
 }
 
 
-def versions() -> dict[str, str]:
-    """Versions of the programs behind the peers, to tell kept results from those of others."""
-    from importlib.metadata import version
+def version_of(name: str) -> str:
+    """Version and settings of the program behind a peer, to tell kept results from those of others."""
+    from importlib.metadata import PackageNotFoundError, version
 
-    mmff = f"rdkit {version('rdkit')}, iterations {MMFF_ITERATIONS}, bonds {MMFF_BOND_FACTOR:g}"
-    return {"MMFF94": mmff, **dict.fromkeys(("GFN1-xTB", "GFN2-xTB"), _xtb_versions())}
-
-
-def _xtb_versions() -> str:
-    from importlib.metadata import version
-
-    return f"tblite {version('tblite')}, ase {version('ase')}, fmax {XTB_FMAX:g}, steps {XTB_STEPS}"
+    try:
+        if name == "MMFF94":
+            return f"rdkit {version('rdkit')}, iterations {MMFF_ITERATIONS}, bonds {MMFF_BOND_FACTOR:g}"
+        return f"tblite {version('tblite')}, ase {version('ase')}, fmax {XTB_FMAX:g}, steps {XTB_STEPS}"
+    except PackageNotFoundError as exc:
+        raise SystemExit(f"{name} needs {exc.name}: pip install 'aiida-losiko[benchmarks]', or leave it out") from exc

@@ -34,6 +34,7 @@ def draw_all(folder: Path, rows: list[Row], protocol: str) -> list[Path]:
     import matplotlib
 
     shown = [row for row in rows if row.who in PEER_STYLE or row.who == f"LOSIKO {protocol}"]
+    shown.sort(key=lambda row: row.role == "losiko")
     pictures: dict[str, Callable[[], Figure]] = {
         f"rmsd-{start}.png": lambda start=start: distributions([row for row in shown if row.start == start], start)
         for start in dict.fromkeys(row.start for row in shown)
@@ -74,7 +75,7 @@ def distributions(rows: list[Row], start: str) -> Figure:
     axes = figure.add_subplot(xscale="log", xlim=RMSD_RANGE, ylim=(0, 100))
     style = styles(rows)
     for row in rows:
-        if not len(row.rmsd) or row.rmsd.max() == 0:
+        if not len(row.rmsd) or row.rmsd.max() < 1e-9:
             continue  # the truth itself
         x = np.sort(np.maximum(row.rmsd, RMSD_RANGE[0]))
         y = 100 * np.arange(1, len(x) + 1) / len(x)
@@ -117,7 +118,7 @@ def bond_bars(rows: list[Row]) -> Figure:
         axes.tick_params(axis="y", length=0)
     panels[0].set_yticks(range(len(names)), labels=names)
     panels[0].invert_yaxis()
-    figure.supxlabel("mean absolute error of bond lengths (Å)", fontsize=10)
+    panels[len(panels) // 2].set_xlabel("mean absolute error of bond lengths (Å)")
     figure.tight_layout()
     return figure
 
@@ -126,16 +127,17 @@ def flag_histograms(rows: list[Row]) -> Figure:
     """Draw how many molecules of which error are flagged and how many are not, one panel per start."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.2, 1.25 * len(rows) + 0.7))
+    figure = Figure(figsize=(7.4, 1.1 * len(rows) + 0.9))
     panels = figure.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0]
-    edges = np.geomspace(*RMSD_RANGE, 41)
+    # Six bins to a factor of three: both limits of the flag are edges.
+    edges = RIGHT * 3.0 ** (np.arange(-21, 17) / 6)
     for axes, row in zip(panels, rows, strict=True):
         _flag_panel(axes, row, edges)
     panels[-1].set_xticks([0.003, 0.01, 0.03, 0.1, 0.3, 1], labels=["0.003", "0.01", "0.03", "0.1", "0.3", "1"])
     panels[-1].set_xlabel("RMSD to the DFT geometry (Å)")
-    panels[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.02), ncols=2)
-    figure.suptitle(f"{label(rows[0])}: what the flag knows", fontsize=11, y=1.0)
-    figure.supylabel("molecules", fontsize=10)
+    panels[0].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
+    panels[0].set_title(label(rows[0]), loc="left")
+    panels[len(panels) // 2].set_ylabel("molecules")
     figure.tight_layout()
     return figure
 
@@ -149,9 +151,9 @@ def _flag_panel(axes: Axes, row: Row, edges: np.ndarray[Any, Any]) -> None:
         axes.axvline(limit, color="black", linewidth=0.8, linestyle=":")
     caught, alarmed = row.values["caught"], row.values["alarmed"]
     notes = [f"({row.start}) {STARTS[row.start]}"]
-    notes += [] if alarmed is None else [f"below {RIGHT} Å: {alarmed:.0f} % flagged"]
-    notes += [f"none above {WRONG} Å" if caught is None else f"above {WRONG} Å: {caught:.0f} % flagged"]
-    axes.text(0.01, 0.96, "\n".join(notes), transform=axes.transAxes, va="top", fontsize=8)
+    notes += [f"none below {RIGHT} Å" if alarmed is None else f"< {RIGHT} Å: {alarmed:.0f} % flagged"]
+    notes += [f"none above {WRONG} Å" if caught is None else f"> {WRONG} Å: {caught:.0f} % flagged"]
+    axes.text(1.02, 0.95, "\n".join(notes), transform=axes.transAxes, va="top", fontsize=9, linespacing=1.4)
     axes.set_xscale("log")
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(0, axes.get_ylim()[1] * 1.1)

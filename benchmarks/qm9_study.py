@@ -19,7 +19,7 @@ from typing import Any
 import qm9_collection as qm9
 from ase import Atoms
 from kept import Kept
-from peers import PEERS, versions
+from peers import PEERS, version_of
 
 #: What each kind of start is, for the tables.
 STARTS = {
@@ -78,20 +78,18 @@ class Study:
         if kind in qm9.NOISE:
             # The truth has no seed: results from it hold for every choice that has the molecule.
             return {"noise": qm9.NOISE[kind], "kind": kind, "seed": self.seed if qm9.NOISE[kind] else None}
-        return {"peer": PEER_OF_START[kind], "version": versions()[PEER_OF_START[kind]]}
+        return {"peer": PEER_OF_START[kind], "version": version_of(PEER_OF_START[kind])}
 
     def peer(self, name: str, kind: str) -> list[Atoms]:
         """Return what a peer makes of the starts of one kind; ``info`` has seconds, converged and error."""
-        kept = Kept(self.output, f"{name}-{kind}", {"peer": name, "version": versions()[name], **self._of(kind)})
+        key = {"peer": name, "version": version_of(name), "start": self.start_key(kind)}
+        kept = Kept(self.output, f"{name}-{kind}", key)
         true = {atoms.info["identifier"]: atoms for atoms in self.true}
 
         def minimise(starts: list[Atoms]) -> list[Atoms]:
             return [_minimised(name, start, true[start.info["identifier"]]) for start in starts]
 
         return complete(kept, self.starts(kind), minimise, PEER_CHUNK, f"{name} from ({kind})")
-
-    def _of(self, kind: str) -> dict[str, Any]:
-        return {"start": self.start_key(kind)}
 
 
 def _minimised(name: str, start: Atoms, true: Atoms) -> Atoms:

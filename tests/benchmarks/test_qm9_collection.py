@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from ase.build import molecule
 from scipy.spatial.transform import Rotation
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def qm9(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import qm9_collection
-
-    yield qm9_collection
-    for name in ("qm9_collection", "common"):
-        sys.modules.pop(name, None)
+def qm9(script):
+    return script("qm9_collection")
 
 
 def made_up(n, repeats=None):
