@@ -98,6 +98,14 @@ _PARAMETER_OPTIONS = (
     ),
 )
 
+processes_option = click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Share the work between N processes; the results are the same. Default: one for each core that may be used, "
+    "fewer where there is little to do, one on a GPU.",
+)
+
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
 
 

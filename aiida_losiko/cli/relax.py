@@ -15,6 +15,7 @@ from aiida_losiko.cli.options import (
     Parameters,
     collect_parameters,
     parameter_options,
+    processes_option,
     quiet_option,
     show_progress,
 )
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 @parameter_options
 @click.option("--report", metavar="REPORT.json", help="Also write losses, statuses and the match of every atom.")
 @click.option("--max-seconds", type=float, metavar="N", help="Stop after N seconds and write what there is.")
+@processes_option
 @click.option("--exclude", multiple=True, metavar="ID", help="Leave this structure out of the database; repeatable.")
 @quiet_option
 @click.pass_context
@@ -48,6 +50,7 @@ def relax(
     parameter_file: str | None,
     report: str | None,
     max_seconds: float | None,
+    processes: int | None,
     exclude: tuple[str, ...],
     quiet: bool,
 ) -> None:
@@ -66,6 +69,7 @@ def relax(
       losiko relax rough.xyz --database known.db --output relaxed.extxyz
       losiko relax set.npz -d known.db -o relaxed.npz --report report.json --set relax.max_steps=1000
       losiko relax cells.extxyz -d carbon.db -o relaxed.extxyz --set relax.optimizer=fire --max-seconds 600
+      losiko relax thousands.npz -d known.db -o relaxed.npz --processes 16
     """
     started = time.perf_counter()
     if max_seconds is not None and not max_seconds > 0:
@@ -100,6 +104,7 @@ def relax(
             progress=show_progress(quiet),
             max_seconds=_seconds_left(max_seconds, started),
             should_stop=stop,
+            processes=processes,
         )
         by_entry = _assign(entries, usable, results)
         run = reporting.Run(

@@ -357,3 +357,15 @@ def test_a_bug_keeps_its_traceback(losiko, database, rough_file, outputs, monkey
     with pytest.raises(KeyError, match="a bug"):
         losiko("relax", rough_file, "-d", database, *outputs.arguments)
     outputs.assert_untouched()
+
+
+def test_any_number_of_processes_writes_the_same(losiko, database, rough_file, tmp_path):
+    command = ("relax", rough_file, "-d", database, "--set", "relax.batch_size=1", "--quiet")
+    for name, options in (("one", ["--processes", 1]), ("two", ["--processes", 2]), ("default", [])):
+        result = losiko(*command, "-o", tmp_path / f"{name}.extxyz", *options)
+        assert (result.exit_code, result.output) == (0, "")
+    one = (tmp_path / "one.extxyz").read_bytes()
+    assert one == (tmp_path / "two.extxyz").read_bytes() == (tmp_path / "default.extxyz").read_bytes()
+    wrong = losiko(*command, "-o", tmp_path / "wrong.extxyz", "--processes", 0)
+    assert wrong.exit_code == 2 and "--processes" in wrong.stderr
+    assert not (tmp_path / "wrong.extxyz").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -65,6 +66,59 @@ def test_a_signal_stops_at_the_next_step_and_writes_what_there_is(interrupt, tmp
         if moved > 1e-3:
             break
     assert moved > 1e-3
+
+
+@pytest.fixture
+def in_processes(database, tmp_path):
+    """Start three relaxations that would take hours in two processes; returns the program once these run."""
+    write(tmp_path / "in.extxyz", [molecule(name) for name in ("CH3CH2OH", "CH3OCH3", "CH3OH")])
+    command = [sys.executable, "-m", "aiida_losiko.cli.losiko", "relax", "in.extxyz", "--database", str(database)]
+    command += ["--output", "out.extxyz", "--processes", "2"]
+    command += [part for setting in (*SETTINGS, "batch_size=1") for part in ("--set", f"relax.{setting}")]
+    # A group of its own, as a shell gives to what Ctrl-C is for.
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("Relaxing 3 structures"), line + process.stderr.read()
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+
+
+def wait_until_gone(group):
+    """Wait until no process of a group is left."""
+    for _ in range(600):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    raise AssertionError("there are processes left after a minute")
+
+
+def test_a_signal_to_all_processes_stops_at_the_next_step(in_processes, tmp_path):
+    time.sleep(1)
+    os.killpg(in_processes.pid, signal.SIGINT)
+    stdout, stderr = in_processes.communicate(timeout=60)
+    assert in_processes.returncode == 130, stderr
+    assert stderr.count("Stopping after this step") == 1 and "Traceback" not in stderr
+    assert "3 structures: 3 interrupted" in stdout
+    relaxed = read(tmp_path / "out.extxyz", ":")
+    assert [atoms.info["losiko_status"] for atoms in relaxed] == ["interrupted"] * 3
+    # The first batch is begun whenever the signal comes, the third has to wait for another to end.
+    assert 1 <= sum("losiko_loss" in atoms.info for atoms in relaxed) <= 2
+    wait_until_gone(in_processes.pid)
+
+
+def test_a_killed_program_leaves_no_processes(in_processes, tmp_path):
+    time.sleep(1)
+    in_processes.kill()
+    in_processes.wait()
+    wait_until_gone(in_processes.pid)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.extxyz"]
 
 
 def test_exit_statuses_of_the_real_program(database, tmp_path):
