@@ -229,8 +229,15 @@ class LosikoCalculation(CalcJob):
         job.local_copy_list = list(copies)
         job.retrieve_list = [self.options.output_filename, self.options.error_filename]
         job.retrieve_temporary_list = list(outputs)
-        cores = self.options.resources.get("num_cores_per_mpiproc")
-        if cores and "OMP_NUM_THREADS" not in self.options.environment_variables:
+        cores = self._cores()
+        if cores is not None and "OMP_NUM_THREADS" not in self.options.environment_variables:
             # torch would otherwise start as many threads as the machine has cores, whatever the scheduler gave.
-            job.prepend_text = f"export OMP_NUM_THREADS={int(cores)}"
+            job.prepend_text = f"export OMP_NUM_THREADS={cores}"
         return job
+
+    def _cores(self) -> int | None:
+        """Return how many cores of one machine were asked for; None where nothing but the defaults was said."""
+        resources = self.options.resources
+        per_process = resources.get("num_cores_per_mpiproc")
+        cores = int(resources.get("num_mpiprocs_per_machine") or 1) * int(per_process or 1)
+        return cores if per_process or cores > 1 else None

@@ -142,6 +142,10 @@ class RelaxCalculation(LosikoCalculation):
         wallclock = self.options.get("max_wallclock_seconds")
         if wallclock:
             command += ["--max-seconds", f"{WALLCLOCK_PART * wallclock:g}"]
+        cores = self._cores()
+        if cores is not None:
+            # Not among the parameters: it decides on the time, not on the results. Without it the program looks itself.
+            command += ["--processes", str(cores)]
         for identifier in exclude:
             command += ["--exclude", identifier]
 

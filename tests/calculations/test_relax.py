@@ -66,6 +66,34 @@ def test_input_files_of_one_structure(prepare_job, losiko_code, methanol, databa
     assert atoms.constraints[0].index.tolist() == [0, 2]
 
 
+@pytest.mark.parametrize(
+    ("resources", "processes"),
+    [
+        ({"num_machines": 1}, None),
+        ({"num_machines": 1, "num_mpiprocs_per_machine": 1}, None),
+        ({"num_machines": 1, "num_mpiprocs_per_machine": 1, "num_cores_per_mpiproc": 1}, "1"),
+        ({"num_machines": 1, "num_mpiprocs_per_machine": 1, "num_cores_per_mpiproc": 8}, "8"),
+        ({"num_machines": 1, "num_mpiprocs_per_machine": 4}, "4"),
+        ({"num_machines": 1, "num_mpiprocs_per_machine": 2, "num_cores_per_mpiproc": 3}, "6"),
+    ],
+)
+def test_the_cores_of_a_job_share_the_work(
+    prepare_job, losiko_code, methanol, database_node, aiida_localhost, resources, processes
+):
+    aiida_localhost.set_default_mpiprocs_per_machine(1)
+    inputs = {"code": losiko_code, "structure": methanol, "database": database_node}
+    job, folder = prepare_job("losiko.relax", {**inputs, "metadata": {"options": {"resources": resources}}})
+    command = job.codes_info[0].cmdline_params
+    if processes is None:
+        assert "--processes" not in command and not job.prepend_text
+    else:
+        assert command[command.index("--processes") + 1] == processes
+        assert job.prepend_text == f"export OMP_NUM_THREADS={processes}"
+    # What decides on the results, and on what is taken from the cache, does not know of it.
+    with folder.open("parameters.json") as handle:
+        assert json.load(handle) == {"relax": load_protocol("balanced").relax}
+
+
 def test_no_path_of_this_machine_is_sent(prepare_job, losiko_code, methanol, database_node):
     job, folder = prepare_job("losiko.relax", {"code": losiko_code, "structure": methanol, "database": database_node})
     assert not any("/" in word for word in job.codes_info[0].cmdline_params)
