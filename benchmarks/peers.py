@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from ase import Atoms
 
 #: eV/Angstrom, largest force on an atom at which an xTB minimum is one. Ten times less leaves bond lengths as they are,
-#: but soft torsions run on: 15 molecules from start (a) then end further from B3LYP (GFN2-xTB: 0.159 Angstrom instead of
-#: 0.142) and take half as long again. The limit thus is in the peers' favour.
+#: but soft torsions run on: 15 molecules from start (a) end further from B3LYP (GFN2-xTB: 0.159 Angstrom, not 0.142
+#: here) and take half as long again. The limit thus is in the peers' favour.
 XTB_FMAX = 0.01
 XTB_STEPS = 500
 MMFF_ITERATIONS = 20_000
