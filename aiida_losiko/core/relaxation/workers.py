@@ -34,6 +34,8 @@ ATOMS_PER_PROCESS = 1000
 PATIENCE = 0.05
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from aiida_losiko.core.relaxation.worker import main; main()"
 _REMEDY = "where memory is short, use fewer processes or a smaller batch_size"
+# Told in the environment, since some libraries make their threads when they are imported.
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -126,7 +128,7 @@ class _Worker:
         # Before it has a say in it a signal would end the process.
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
-            threads = {name: str(options["threads"]) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+            threads = dict.fromkeys(_THREADS, str(options["threads"]))
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _PROGRAM, *sys.path],
                 stdin=theirs.fileno(),
