@@ -5,12 +5,16 @@ central species in the database. The loss of a structure is sum_i c_i D_i with t
 D_i = |p_i - t_i|^2 (Eq. 7, 8), or sum_i c_i (1 - (p_i . t_i)^d) with the polynomial kernel (Eq. 2, 6), which is least
 where the similarity is largest. Targets are looked up anew at every evaluation.
 
+Of a database with a learnt metric D_i is the distance in the metric of one stage (`environments.metric`), and the
+targets are those of the first evaluation.
+
 Two atoms on top of each other look to the descriptor like one heavy atom and can be a minimum of that loss. A short-
 range repulsion removes these: it is exactly zero unless a pair is closer than any pair of the database, by far.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,9 +23,9 @@ import torch
 from ase.data import chemical_symbols, covalent_radii
 from numpy.typing import NDArray
 
+from aiida_losiko.core.attraction import Attraction, Goals, NearestAttraction, StageAttraction
 from aiida_losiko.core.descriptors.base import Descriptor, species_positions
 from aiida_losiko.core.environments.database import EnvironmentDatabase
-from aiida_losiko.core.environments.tracking import TrackedNearest
 from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.core.neighbors import NeighborTable, StructureBatch, scatter_to_atoms
 
@@ -48,7 +52,7 @@ class Evaluation:
     atom_loss : Tensor, shape (n_atoms,)
         What each atom adds to the loss.
     distance : Tensor, shape (n_atoms,)
-        L2 distance |p_i - t_i| to the matched environment.
+        Distance |p_i - t_i| to the target, in the stage's metric where one was learnt.
     environment : Tensor of int64, shape (n_atoms,)
         Its index among the environments of the species.
     """
@@ -68,23 +72,25 @@ class _Chunk:
     """
 
     def __init__(
-        self, rows: torch.Tensor, elements: tuple[int, ...], batch: StructureBatch, database: EnvironmentDatabase
+        self,
+        rows: torch.Tensor,
+        elements: tuple[int, ...],
+        batch: StructureBatch,
+        descriptor: Descriptor,
+        attract: Callable[[int, torch.Tensor | None, torch.Tensor], Attraction],
     ) -> None:
         self.rows = rows
         self.elements = elements
-        self.descriptor: Descriptor = database.descriptor
-        columns = self.descriptor.columns(elements)
+        self.descriptor = descriptor
+        columns = descriptor.columns(elements)
         self._columns = None if columns is None else torch.as_tensor(columns, device=rows.device)
         self._numbers = batch.numbers
         numbers = batch.numbers[rows]
-        # The atoms of each element, and the search for their matches.
-        self.groups = [
-            (
-                torch.nonzero(numbers == z)[:, 0],
-                TrackedNearest(database.searcher(chemical_symbols[z], rows.device), columns=self._columns),
-            )
-            for z in elements
-        ]
+        # The atoms of each element, and what pulls them.
+        self.groups = []
+        for z in elements:
+            atoms = torch.nonzero(numbers == z)[:, 0]
+            self.groups.append((atoms, attract(z, self._columns, rows[atoms])))
 
     def set_neighbors(self, table: NeighborTable) -> None:
         """Take note of the neighbours, after the table changed."""
@@ -114,6 +120,10 @@ class LocalSimilarityObjective:
     repulsion : float
         Strength k of the term k sum_pairs (1 - r / R)^2 for pairs closer than R, which is 0.8 of the shortest distance
         that the database has for their elements; zero for none.
+    stage : int
+        Which stage of a learnt metric; the last one by default. Of no meaning without one.
+    own : Tensor of int64, shape (n_atoms,), optional
+        The number of a source of the database for each atom, whose environments are not looked at: for learning.
     """
 
     def __init__(
@@ -125,9 +135,16 @@ class LocalSimilarityObjective:
         kernel_degree: float = 2,
         free: torch.Tensor | None = None,
         repulsion: float = 0.0,
+        stage: int = -1,
+        own: torch.Tensor | None = None,
     ) -> None:
         if kernel not in KERNELS:
             raise LosikoError(f"kernel {kernel!r} does not exist; choose one of: {', '.join(KERNELS)}")
+        if kernel != "distance" and database.metric is not None:
+            raise LosikoError(
+                f"kernel {kernel!r} cannot be used with a learnt metric; choose distance, or build the database with "
+                "metric null"
+            )
         self.batch = batch
         self.database = database
         self.kernel = kernel
@@ -137,6 +154,8 @@ class LocalSimilarityObjective:
         self._repulsion = repulsion
         self._range_of_pair = (REPULSION_RANGE * shortest_pairs(database)).to(batch.positions)
         self._range = torch.empty((0, 1))
+        self._stage, self._own = stage, own
+        self._goals = None if database.metric is None else Goals(database.metric, len(batch.numbers), batch.positions)
         self._table = NeighborTable(database.descriptor.cutoff)
         self._chunks = self._cut()
 
@@ -163,8 +182,19 @@ class LocalSimilarityObjective:
             n_features = self.database.descriptor.n_features if columns is None else len(columns)
             size = int(np.clip(CHUNK_BYTES // (n_features * self.batch.positions.element_size()), 16, 512))
             for rows in np.array_split(atoms, max(1, round(len(atoms) / size))):
-                chunks.append(_Chunk(torch.as_tensor(rows, device=device), elements, self.batch, self.database))
+                chunk_rows = torch.as_tensor(rows, device=device)
+                chunks.append(_Chunk(chunk_rows, elements, self.batch, self.database.descriptor, self._attract))
         return chunks
+
+    def _attract(self, number: int, columns: torch.Tensor | None, rows: torch.Tensor) -> Attraction:
+        """What pulls the atoms `rows`, all of one element, whose features are the columns."""
+        device = self.batch.positions.device
+        if self._goals is None:
+            return NearestAttraction(self.database, number, columns, device, self.kernel, self.kernel_degree)
+        exclude = None
+        if self._own is not None:
+            exclude = (self.database.only_source(chemical_symbols[number]).to(device), self._own[rows])
+        return StageAttraction(self.database, self._stage, number, columns, self._goals, rows, exclude)
 
     def keep(self, structures: torch.Tensor) -> None:
         """Go on with those structures for which the mask, shape (n_structures,), is true."""
@@ -173,6 +203,10 @@ class LocalSimilarityObjective:
         self._weights = self._weights[atoms]
         if self._free is not None:
             self._free = self._free[atoms]
+        if self._own is not None:
+            self._own = self._own[atoms]
+        if self._goals is not None:
+            self._goals.keep(atoms)
         self._table = NeighborTable(self._table.cutoff, self._table.skin)
         self._chunks = self._cut()
 
@@ -234,26 +268,19 @@ class LocalSimilarityObjective:
             norm = torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp_min(1e-30)
             unit = features / norm
             distance = torch.empty_like(norm[:, 0])
+            atom_loss = torch.empty_like(distance)
             environment = torch.empty_like(chunk.species_index[:, 0])
-            pull = torch.empty_like(unit)
-            for atoms, tracker in chunk.groups:
-                environment[atoms] = tracker.update(unit.index_select(0, atoms))
-                distance[atoms] = tracker.distances.to(distance.dtype)
-                pull.index_copy_(0, atoms, tracker.targets.to(unit.dtype))
-            cosine = torch.linalg.vecdot(unit, pull)[:, None]
+            slope = torch.empty_like(unit)
+            for atoms, attraction in chunk.groups:
+                pulled = attraction.evaluate(unit.index_select(0, atoms))
+                atom_loss[atoms], distance[atoms], environment[atoms] = pulled.loss, pulled.distance, pulled.environment
+                slope.index_copy_(0, atoms, pulled.slope)
             weights = self._weights[chunk.rows]
-            if self.kernel == "distance":
-                atom_loss = weights * distance**2
-                slope = 2 * weights
-            else:
-                degree = self.kernel_degree
-                similarity = cosine[:, 0].clamp(min=0)
-                # 1 - cos = D / 2 for unit vectors keeps the digits that 1 - cos^d would lose near one.
-                atom_loss = -weights * torch.expm1(degree * torch.log1p(-0.5 * distance**2).clamp(min=-1e3))
-                slope = weights * degree * similarity ** (degree - 1)
-            # d/dp of -slope (p / |p|) . t, of which both losses are made
-            factor = slope[:, None] / norm
-            feature_gradient = pull.mul_(-factor).addcmul_(unit, cosine * factor)
+            atom_loss *= weights
+            # dL/dx of p = x / |x|: what points along p does not count.
+            factor = weights[:, None] / norm
+            along = torch.linalg.vecdot(unit, slope)[:, None]
+            feature_gradient = slope.mul_(factor).addcmul_(unit, along.mul_(-factor))
         (gradient,) = torch.autograd.grad(features, vectors, feature_gradient)
         return atom_loss, distance, environment, gradient
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -96,6 +96,12 @@ def check_named(name: str, atoms: Atoms, species: tuple[str, ...]) -> None:
         raise LosikoError(f"source {name!r}: {exc}") from exc
 
 
+def check_all(structures: Sequence[Atoms], sources: Iterable[str] | None, species: tuple[str, ...]) -> None:
+    """Refuse structures of which one cannot be described, before work is spent on the others."""
+    for name, atoms in named_structures(structures, sources if sources is None else list(sources), progress=False):
+        check_named(name, atoms, species)
+
+
 class DistanceRecord:
     """The shortest distance of each pair of elements that was seen within a radius.
 
@@ -161,9 +167,14 @@ def normalised_features(batch: list[tuple[str, Atoms]], descriptor: Descriptor) 
 
 
 def build_blocks(
-    named: Iterable[tuple[str, Atoms]], descriptor: Descriptor, settings: BuildSettings
+    named: Iterable[tuple[str, Atoms]],
+    descriptor: Descriptor,
+    settings: BuildSettings,
+    basis: Mapping[str, torch.Tensor] | None = None,
 ) -> tuple[dict[str, Block], list[str], dict[str, float]]:
     """Describe, merge and thin.
+
+    With a `basis`, (D, r) by central species, vectors are its coordinates.
 
     Returns
     -------
@@ -193,10 +204,13 @@ def build_blocks(
         sources.extend(name for name, _ in batch)
         for z in np.unique(numbers):
             rows = numbers == z
+            vectors = features[rows]
+            if basis is not None:
+                vectors = vectors @ basis[chemical_symbols[z]].numpy()
             if int(z) not in growing:
-                merger = DuplicateMerger(features.shape[1], settings.duplicate_tolerance, settings.dtype)
+                merger = DuplicateMerger(vectors.shape[1], settings.duplicate_tolerance, settings.dtype)
                 growing[int(z)] = _GrowingBlock(merger)
-            growing[int(z)].add(features[rows], source[rows], atom[rows])
+            growing[int(z)].add(vectors, source[rows], atom[rows])
     blocks = {}
     for z in sorted(growing):  # popped, so that only one block is held twice while it is finished
         blocks[chemical_symbols[z]] = growing.pop(z).finish(settings)

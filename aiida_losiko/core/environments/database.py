@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aiida_losiko.core.environments.building import build_blocks, named_structures
+from aiida_losiko.core.environments.building import build_blocks, check_all, named_structures
 from aiida_losiko.core.environments.calibration import leave_one_source_out
 from aiida_losiko.core.environments.file import FORMAT, MappedTensors, Tensors, open_tensors, write_tensors
 from aiida_losiko.core.environments.matching import NearestEnvironments
+from aiida_losiko.core.environments.metric import FEWEST_STRUCTURES, LearntMetric, MetricSettings
 from aiida_losiko.core.environments.origins import decode_sources, drop_sources, encode_sources, only_source
 from aiida_losiko.core.environments.settings import BuildSettings
+from aiida_losiko.core.environments.subspace import find_subspaces
 from aiida_losiko.core.errors import LosikoError, did_you_mean
 from aiida_losiko.core.files import to_jsonable
 
@@ -58,7 +60,9 @@ class EnvironmentDatabase:
         self._descriptor = descriptor
         self._parameters: dict[str, Any] = dict(header["descriptor"])
         self._sources = sources
-        self._searchers: dict[tuple[str, str], NearestEnvironments] = {}
+        self._searchers: dict[tuple[str, str, int], NearestEnvironments] = {}
+        self._metric: LearntMetric | None = None
+        self._metric_settings: dict[str, Any] | None = header.get("metric")
         self._reach: dict[str, float | None] | None = header.get("reach")
         self.settings: dict[str, Any] = dict(header["settings"])
         self.metadata: dict[str, Any] = dict(header["metadata"])
@@ -79,6 +83,7 @@ class EnvironmentDatabase:
         dtype: str = "float32",
         seed: int = 0,
         batch_size: int = 64,
+        metric: MetricSettings | Mapping[str, Any] | None = None,
         progress: bool = False,
         metadata: Mapping[str, Any] | None = None,
     ) -> EnvironmentDatabase:
@@ -107,6 +112,9 @@ class EnvironmentDatabase:
             Seed of the random thinning and of the sample for the calibration.
         batch_size : int
             Structures that are described at once.
+        metric : MetricSettings or mapping, optional
+            How a metric is learnt from the structures, see `core.environments.metric`; by default environments are
+            compared by the plain distance of Eq. 7. Of fewer than 20 structures nothing is learnt.
         progress : bool
             Show a progress bar.
         metadata : mapping, optional
@@ -119,14 +127,20 @@ class EnvironmentDatabase:
             settings that are not allowed.
         """
         settings = BuildSettings(
-            selection, max_environments, duplicate_tolerance, reach_quantile, dtype, seed, batch_size
+            selection, max_environments, duplicate_tolerance, reach_quantile, dtype, seed, batch_size, metric
         )
         try:
             kept = to_jsonable(dict(metadata or {}))
         except TypeError as exc:
             raise LosikoError(f"metadata cannot be kept: it holds {exc}; use JSON values only") from exc
-        named = named_structures(structures, sources, progress)
-        blocks, names, distances = build_blocks(named, descriptor, settings)
+        learnt, basis = settings.metric, None
+        known = structures if learnt is None else list(structures)  # what is learnt from is looked at more than once
+        if isinstance(learnt, MetricSettings) and isinstance(known, list) and len(known) >= FEWEST_STRUCTURES:
+            sources = sources if sources is None else list(sources)
+            check_all(known, sources, descriptor.species)
+            basis = find_subspaces(known, descriptor, learnt, seed)
+        named = named_structures(known, sources, progress)
+        blocks, names, distances = build_blocks(named, descriptor, settings, basis)
         if not names:
             raise LosikoError("no structures were given: a database needs at least one")
         tensors = _source_tensors(names)
@@ -140,6 +154,15 @@ class EnvironmentDatabase:
             "min_distances": distances,
             "blocks": list(blocks),
         }
+        if isinstance(learnt, MetricSettings) and isinstance(known, list) and basis is not None:
+            # Stages are measured by relaxing, and relaxing needs databases.
+            from aiida_losiko.core.relaxation.training import learn_stages
+
+            tensors.update({f"basis/{symbol}": matrix for symbol, matrix in basis.items()})
+            header["metric"], header["reach"] = learnt.to_dict(), dict.fromkeys(blocks)
+            unlearnt = cls(Tensors(tensors), header, descriptor=descriptor, sources=names)
+            stages, header["reach"] = learn_stages(unlearnt, known, progress)
+            tensors.update(stages)
         return cls(Tensors(tensors), header, descriptor=descriptor, sources=names)
 
     # What it holds
@@ -187,8 +210,18 @@ class EnvironmentDatabase:
         same = header["min_distances"] == self.min_distances and header.get("reach") == self._reach
         return self._tensors.path if same and tensors.is_of(self._tensors) else None
 
+    @property
+    def metric(self) -> LearntMetric | None:
+        """What was learnt about differences of environments; None where these are compared by the plain distance."""
+        if self._metric is None and self._metric_settings is not None:
+            self._metric = LearntMetric.of(self._metric_settings, self._tensors)
+        return self._metric
+
     def vectors(self, symbol: str) -> torch.Tensor:
-        """Return the normalised vectors of a species, shape (N, D); not to be written to."""
+        """Return the normalised vectors of a species, shape (N, D); not to be written to.
+
+        With a learnt metric these are the coordinates in the subspace of the species, shape (N, r).
+        """
         return self._tensors[f"vectors/{self._known(symbol)}"]
 
     def counts(self, symbol: str) -> NDArray[np.int64]:
@@ -232,6 +265,11 @@ class EnvironmentDatabase:
             "metadata": dict(self.metadata),
         }
 
+    def only_source(self, symbol: str) -> torch.Tensor:
+        """Number of the one structure that each environment of a species comes from, (N,); -1 where it is several."""
+        offsets, source, _ = self._origins_of(symbol)
+        return torch.from_numpy(only_source(offsets, source))
+
     def _known(self, symbol: str) -> str:
         if symbol not in self.n_environments:
             raise LosikoError(
@@ -247,11 +285,19 @@ class EnvironmentDatabase:
 
     # Matching
 
-    def searcher(self, symbol: str, device: torch.device | str = "cpu") -> NearestEnvironments:
-        """Return the exact search among the environments of a species on a device; it is made once and kept."""
-        key = (self._known(symbol), str(torch.device(device)))
+    def searcher(self, symbol: str, device: torch.device | str = "cpu", stage: int = -1) -> NearestEnvironments:
+        """Return the exact search among the environments of a species on a device; it is made once and kept.
+
+        With a learnt metric it is the search of a stage, in its `match` metric; the last one by default.
+        """
+        metric = self.metric
+        stage = 0 if metric is None else stage % len(metric.stages)
+        key = (self._known(symbol), str(torch.device(device)), stage)
         if key not in self._searchers:
-            self._searchers[key] = NearestEnvironments(self.vectors(symbol).to(device))
+            vectors = self.vectors(symbol).to(device)
+            if metric is not None:
+                vectors = vectors @ metric.stages[stage].match[symbol].to(vectors)
+            self._searchers[key] = NearestEnvironments(vectors)
         return self._searchers[key]
 
     @overload
@@ -277,7 +323,8 @@ class EnvironmentDatabase:
         Returns
         -------
         distances : Tensor or ndarray (as the input), shape (M, k), float64
-            L2 norms of the differences of normalised vectors (the root of Eq. 7), ascending.
+            L2 norms of the differences of normalised vectors (the root of Eq. 7), ascending; with a learnt metric those
+            of the `match` metric of its last stage.
         indices : Tensor or ndarray, shape (M, k), int64
             Numbers of the environments; equal distances in order of number.
 
@@ -293,7 +340,11 @@ class EnvironmentDatabase:
         norms = torch.linalg.vector_norm(given, dim=-1, keepdim=True)
         if bool((norms == 0).any()):
             raise LosikoError("a vector of zeros cannot be matched: the atom has an empty environment, check r_cut")
-        distances, indices = searcher.search(given / norms, k)
+        queries = given / norms
+        if self.metric is not None:
+            basis = self.metric.basis[symbol].to(queries)
+            queries = queries @ basis @ self.metric.stages[-1].match[symbol].to(queries)
+        distances, indices = searcher.search(queries, k)
         if isinstance(vectors, np.ndarray):
             return distances.numpy(), indices.numpy()
         return distances, indices
@@ -308,6 +359,9 @@ class EnvironmentDatabase:
         when the structures that they come from are left out (`reach_quantile` of them); it is not below the duplicate
         tolerance. None where fewer than two sources hold the species. After `without` it is worked out anew when it is
         asked for.
+
+        With a learnt metric it is the same quantile of what the atoms of the structures that it was learnt on ended
+        at, each with its source left out.
         """
         if self._reach is None:
             self._reach = {symbol: self._calibrate(symbol) for symbol in self.n_environments}
@@ -320,12 +374,13 @@ class EnvironmentDatabase:
         large blocks a sample is) and species of a single source.
         """
         self._known(symbol)
-        self.reach  # noqa: B018 (works the distances out)
+        if f"loo_distance/{symbol}" not in self._tensors:
+            self._calibrate(symbol)
         return self._tensors[f"loo_distance/{symbol}"].numpy()
 
     def _calibrate(self, symbol: str) -> float | None:
-        offsets, source, _ = self._origins_of(symbol)
-        result = leave_one_source_out(self.searcher(symbol), only_source(offsets, source), self.settings["seed"])
+        alone = self.only_source(symbol).numpy()
+        result = leave_one_source_out(self.searcher(symbol), alone, self.settings["seed"])
         self._tensors = Tensors({**self._tensors, f"loo_distance/{symbol}": torch.from_numpy(result)})
         known = result[~np.isnan(result)]
         if not len(known):
@@ -370,10 +425,16 @@ class EnvironmentDatabase:
         if not blocks:
             raise LosikoError(f"without these {len(gone)} sources the database would be empty: leave some of them in")
         header = {**self._header(), "blocks": blocks}
+        if self.metric is not None:
+            # What was learnt is about the kind of structures, not about single ones: it stays.
+            tensors.update(self.metric.tensors())
+            header["reach"] = {symbol: self.reach[symbol] for symbol in blocks}
         return EnvironmentDatabase(Tensors(tensors), header, descriptor=self._descriptor, sources=names)
 
     def _header(self) -> dict[str, Any]:
+        learnt = {} if self._metric_settings is None else {"metric": self._metric_settings}
         return {
+            **learnt,
             "descriptor": self._parameters,
             "settings": self.settings,
             "metadata": self.metadata,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from aiida_losiko.core.checks import is_real, is_whole, require
+from aiida_losiko.core.environments.metric import MetricSettings
 from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.core.files import to_jsonable
 
@@ -27,6 +29,7 @@ class BuildSettings:
     dtype: str = "float32"
     seed: int = 0
     batch_size: int = 64
+    metric: MetricSettings | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -47,9 +50,15 @@ class BuildSettings:
         require("dtype", self.dtype, self.dtype in ("float32", "float64"), "'float32' or 'float64'")
         require("seed", self.seed, is_whole(self.seed), "a whole number, zero or larger")
         require("batch_size", self.batch_size, is_whole(self.batch_size, 1), "a whole number of structures, from 1")
+        metric = self.metric
+        if metric is not None and not isinstance(metric, MetricSettings):
+            require("metric", metric, isinstance(metric, Mapping), "null or a mapping, such as {n_components: 200}")
+            object.__setattr__(self, "metric", MetricSettings.from_dict(metric))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values by name of what decides on the content of the database, thus without the size of batches."""
         kept: dict[str, Any] = to_jsonable(asdict(self))
-        del kept["batch_size"]
+        del kept["batch_size"], kept["metric"]
+        if isinstance(self.metric, MetricSettings):
+            kept["metric"] = self.metric.to_dict()
         return {**kept, "duplicate_tolerance": float(self.duplicate_tolerance)}

@@ -39,14 +39,22 @@ class Preparation:
     free: torch.Tensor
 
     @classmethod
-    def of(cls, run: Run, structures: list[Atoms], weights: list[NDArray[np.float64]]) -> Preparation:
-        """Prepare structures with their weights c_i."""
+    def of(
+        cls,
+        run: Run,
+        structures: list[Atoms],
+        weights: list[NDArray[np.float64]],
+        stage: int = -1,
+        own: list[int] | None = None,
+    ) -> Preparation:
+        """Prepare structures with their weights c_i; `own` has the source of each that is not to be matched."""
         settings = run.settings
         dtype = getattr(torch, settings.dtype)
         batch = StructureBatch.from_atoms(structures, dtype, settings.device)
         free = torch.as_tensor(np.concatenate([~fixed_mask(atoms) for atoms in structures]), device=settings.device)
         c = torch.as_tensor(np.concatenate(weights), dtype=dtype, device=settings.device)
-        objective = run.objective(batch, c, free)
+        hidden = None if own is None else torch.as_tensor(own, device=settings.device)[batch.structure_index]
+        objective = run.objective(batch, c, free, stage, hidden)
         return cls(batch, objective, DegreesOfFreedom(batch, settings.relax_cell), free)
 
 
@@ -56,20 +64,31 @@ def relax_batch(
     numbers: list[int],
     weights: list[NDArray[np.float64]],
     on_done: Callable[[int], Any],
+    stage: int = -1,
+    own: list[int] | None = None,
 ) -> list[Relaxation]:
-    """Relax structures together; `on_done` is told how many more are finished."""
-    return _BatchRelaxation(run, structures, numbers, weights).work(on_done)
+    """Relax structures together, in one stage of a learnt metric; `on_done` is told how many more are finished.
+
+    `own` has for each structure the source of the database that it must not be matched to, for learning.
+    """
+    return _BatchRelaxation(run, structures, numbers, weights, stage, own).work(on_done)
 
 
 class _BatchRelaxation:
     """The state of a batch between evaluations; tensors hold the structures that are still in the batch."""
 
     def __init__(
-        self, run: Run, structures: list[Atoms], numbers: list[int], weights: list[NDArray[np.float64]]
+        self,
+        run: Run,
+        structures: list[Atoms],
+        numbers: list[int],
+        weights: list[NDArray[np.float64]],
+        stage: int,
+        own: list[int] | None,
     ) -> None:
         self.run, self.settings = run, run.settings
         self.structures, self.numbers = structures, numbers
-        self.prepared = Preparation.of(run, structures, weights)
+        self.prepared = Preparation.of(run, structures, weights, stage, own)
         self.noise = NoiseSchedule(self.settings.noise_variance, self.settings.noise_decay)
         self.generators = [torch.Generator().manual_seed(_seed(self.settings.seed, number)) for number in numbers]
         self.results = [Relaxation(atoms=atoms) for atoms in structures]

@@ -14,6 +14,7 @@ from aiida_losiko.core.optimizers import is_batched
 from aiida_losiko.core.relaxation.batch import relax_batch
 from aiida_losiko.core.relaxation.results import Relaxation
 from aiida_losiko.core.relaxation.run import Run
+from aiida_losiko.core.relaxation.stages import relax_in_stages
 from aiida_losiko.core.relaxation.with_scipy import relax_one_with_scipy
 from aiida_losiko.core.settings import RelaxSettings
 
@@ -78,8 +79,13 @@ def do_job(run: Run, job: Job, on_done: Callable[[int], Any]) -> list[Relaxation
     """Relax the structures of a job; `on_done` is told how many more are finished."""
     started = time.monotonic()
     engine = relax_batch if is_batched(run.settings.optimizer) else relax_one_with_scipy
-    results = engine(run, job.structures, job.numbers, job.weights, on_done)
-    if run.settings.dtype != "float64":
+    metric = run.database.metric
+    if metric is not None:
+        results = relax_in_stages(engine, run, job.structures, job.numbers, job.weights, on_done, len(metric.stages))
+    else:
+        results = engine(run, job.structures, job.numbers, job.weights, on_done)
+    # The targets of a stage are held: who evaluates the structures anew may find others.
+    if run.settings.dtype != "float64" and metric is None:
         run.evaluate_in_double(results, job.weights)
     seconds = (time.monotonic() - started) / len(results)
     for result in results:

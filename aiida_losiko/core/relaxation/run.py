@@ -78,9 +78,14 @@ class Run:
         return None
 
     def objective(
-        self, batch: StructureBatch, weights: torch.Tensor, free: torch.Tensor | None = None
+        self,
+        batch: StructureBatch,
+        weights: torch.Tensor,
+        free: torch.Tensor | None = None,
+        stage: int = -1,
+        own: torch.Tensor | None = None,
     ) -> LocalSimilarityObjective:
-        """The loss of a batch with these settings; weights and the mask of free atoms have the shape (n_atoms,)."""
+        """The loss of a batch with these settings; see `LocalSimilarityObjective`."""
         return LocalSimilarityObjective(
             batch,
             self.database,
@@ -89,6 +94,8 @@ class Run:
             kernel_degree=self.settings.kernel_degree,
             free=free,
             repulsion=self.settings.repulsion,
+            stage=stage,
+            own=own,
         )
 
     def evaluate_in_double(self, results: list[Relaxation], weights: list[NDArray[np.float64]]) -> None:

@@ -1,0 +1,182 @@
+"""What pulls environments towards those of the database: targets, losses of single atoms, and their slopes.
+
+Each class is about the atoms of one species in a chunk of a batch (`objective`). `evaluate` takes their normalised
+vectors p, shape (n, d), and gives what they add to the loss and its slope dL/dp; what follows from p being normalised
+is up to the objective.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from ase.data import chemical_symbols
+
+from aiida_losiko.core.environments.database import EnvironmentDatabase
+from aiida_losiko.core.environments.metric import LearntMetric, expected_scatter, soft_weights
+from aiida_losiko.core.environments.tracking import TrackedNearest
+
+
+class Pulled(NamedTuple):
+    """Losses without weights (n,), distances (n,), matches (n,) and slopes in the normalised vectors (n, d)."""
+
+    loss: torch.Tensor
+    distance: torch.Tensor
+    environment: torch.Tensor
+    slope: torch.Tensor
+
+
+class Attraction(Protocol):
+    """The pull on the atoms of one species."""
+
+    def evaluate(self, unit: torch.Tensor) -> Pulled:
+        """Losses and slopes at the normalised vectors, (n, d)."""
+
+
+class NearestAttraction:
+    """Every atom is pulled to the environment that is nearest at this moment (Eq. 2 and 6, or 7 and 8).
+
+    Parameters
+    ----------
+    database : EnvironmentDatabase
+        Where the targets are.
+    number : int
+        Atomic number of the species.
+    columns : Tensor of int64, shape (d,), optional
+        Which features the vectors consist of; all by default.
+    device : torch.device
+        Where the vectors are.
+    kernel, degree
+        See `LocalSimilarityObjective`.
+    """
+
+    def __init__(
+        self,
+        database: EnvironmentDatabase,
+        number: int,
+        columns: torch.Tensor | None,
+        device: torch.device,
+        kernel: str,
+        degree: float,
+    ) -> None:
+        self._tracker = TrackedNearest(database.searcher(chemical_symbols[number], device), columns=columns)
+        self._kernel, self._degree = kernel, degree
+
+    def evaluate(self, unit: torch.Tensor) -> Pulled:
+        """See `Attraction`."""
+        environment = self._tracker.update(unit)
+        distance = self._tracker.distances.to(unit.dtype)
+        target = self._tracker.targets.to(unit.dtype)
+        squared = distance.square()
+        if self._kernel == "distance":
+            # |p - t|^2 = 2 - 2 p.t, also where t has features outside of the columns.
+            return Pulled(squared, distance, environment, -2 * target)
+        # 1 - cos = D / 2 for unit vectors keeps the digits that 1 - cos^d would lose near one.
+        loss = -torch.expm1(self._degree * torch.log1p(-0.5 * squared).clamp(min=-1e3))
+        similarity = torch.linalg.vecdot(unit, target).clamp(min=0)
+        slope = -self._degree * similarity ** (self._degree - 1)
+        return Pulled(loss, distance, environment, slope[:, None] * target)
+
+
+class Goals:
+    """Targets of a batch in one stage: coordinates in the subspaces, how much they count, and the nearest environments.
+
+    They are found when the atoms of a chunk are first evaluated, and held from then on.
+
+    Parameters
+    ----------
+    metric : LearntMetric
+        The database's.
+    n_atoms : int
+        Atoms of the batch.
+    like : Tensor
+        Of the type and on the device of the vectors.
+    """
+
+    def __init__(self, metric: LearntMetric, n_atoms: int, like: torch.Tensor) -> None:
+        width = max(basis.shape[1] for basis in metric.basis.values())
+        self.coordinates = torch.zeros((n_atoms, width), dtype=like.dtype, device=like.device)
+        self.weights = torch.ones_like(self.coordinates[:, 0])
+        # -1: not found yet.
+        self.environment = torch.full((n_atoms,), -1, dtype=torch.int64, device=like.device)
+
+    def keep(self, atoms: torch.Tensor) -> None:
+        """Go on with the atoms of the mask."""
+        self.coordinates, self.weights = self.coordinates[atoms], self.weights[atoms]
+        self.environment = self.environment[atoms]
+
+
+class StageAttraction:
+    """Every atom is pulled, in the metric of a stage, to the target that it had when it was first evaluated.
+
+    Parameters
+    ----------
+    database : EnvironmentDatabase
+        With a learnt metric.
+    stage : int
+        Which of its stages.
+    number : int
+        Atomic number of the species.
+    columns : Tensor of int64, shape (d,), optional
+        Which features the vectors consist of; all by default.
+    goals : Goals
+        The targets of the batch; filled in for the atoms of this species and chunk.
+    rows : Tensor of int64, shape (n,)
+        The atoms in the batch.
+    exclude : (Tensor of shape (N,), Tensor of shape (n,)), optional
+        A group for each environment and each atom; an atom's own group is not searched.
+    """
+
+    def __init__(
+        self,
+        database: EnvironmentDatabase,
+        stage: int,
+        number: int,
+        columns: torch.Tensor | None,
+        goals: Goals,
+        rows: torch.Tensor,
+        exclude: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> None:
+        metric = database.metric
+        assert metric is not None
+        symbol = chemical_symbols[number]
+        self._stage, self._symbol = metric.stages[stage], symbol
+        basis = metric.basis[symbol].to(goals.coordinates)
+        self._basis = basis if columns is None else basis.index_select(0, columns)
+        pull = self._stage.pull[symbol].to(goals.coordinates)
+        self._pull = self._basis @ pull
+        self._pull_of_coordinates = pull
+        self._trust = self._stage.trust[symbol].to(goals.coordinates)
+        self._limit = float(self._trust[2])
+        self._searcher = database.searcher(symbol, goals.coordinates.device, stage)
+        self._vectors = database.vectors(symbol)
+        self._goals, self._rows, self._exclude = goals, rows, exclude
+        self._target: torch.Tensor | None = None
+
+    def evaluate(self, unit: torch.Tensor) -> Pulled:
+        """See `Attraction`."""
+        if self._target is None:
+            if len(self._rows) and int(self._goals.environment[self._rows[0]]) < 0:
+                self._search(unit)
+            coordinates = self._goals.coordinates[self._rows, : self._basis.shape[1]]
+            self._target = coordinates @ self._pull_of_coordinates
+            self._environment = self._goals.environment[self._rows]
+            self._weights = self._goals.weights[self._rows]
+        difference = unit @ self._pull - self._target
+        squared = difference.square().sum(1)
+        unusual = self._weights * squared / self._limit
+        loss = self._limit * torch.log1p(unusual)
+        slope = (2 * self._weights / (1 + unusual))[:, None] * difference
+        return Pulled(loss, squared.sqrt(), self._environment, slope @ self._pull.T)
+
+    def _search(self, unit: torch.Tensor) -> None:
+        coordinates = unit @ self._basis
+        queries = coordinates @ self._stage.match[self._symbol].to(coordinates)
+        k = min(self._stage.n_neighbors, len(self._searcher))
+        distances, indices = self._searcher.search(queries, k, exclude=self._exclude)
+        indices = indices.clamp(min=0)
+        found = self._vectors[indices.to(self._vectors.device)].to(coordinates)
+        target = torch.einsum("nk,nkr->nr", soft_weights(distances).to(coordinates), found)
+        self._goals.coordinates[self._rows, : target.shape[1]] = target
+        self._goals.weights[self._rows] = 1 / expected_scatter(distances[:, 0].to(coordinates), self._trust)
+        self._goals.environment[self._rows] = indices[:, 0]

@@ -1,0 +1,193 @@
+"""The metric that a database learnt on itself: which differences of environments matter, and in which order.
+
+The plain distance of Eq. 7 counts every feature alike. But environments of one kind differ from molecule to molecule
+far more in some directions (neighbours further away, torsions) than in others (bond lengths). With p the normalised
+vector of an atom where it belongs and t its target, the differences p - t of a database's own structures, each with
+its source left out, have a covariance C for every central species, and
+
+    D = (p - t)^T C^-1 (p - t)
+
+is the distance by which a normal distribution of these differences tells likely environments from unlikely ones.
+
+An atom that is not yet where it belongs adds the covariance of what displaced it, so that a first search is not misled
+by noise: D = (q - t)^T (C + C_noise)^-1 (q - t), with q the present vector. The way from the rough structure to the
+final one has *stages*: in each the targets are searched in the stage's own `match` metric, averaged over the nearest
+few, and held while the atoms move in the stage's `pull` metric. How good a target is shows in how far away it was
+found: the squared difference p - t that is expected grows as a power of the squared distance of the search, by which
+the pull of each atom is divided. Differences beyond what is usual count less than their square, as with Student's
+distribution: s log(1 + D / s). `core.relaxation.training` measures both on structures
+of the database.
+
+Vectors are kept as coordinates in a subspace of each central species (`subspace`), a few hundred numbers instead of
+thousands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from aiida_losiko.core.checks import is_real, is_whole, require
+from aiida_losiko.core.errors import LosikoError, did_you_mean
+from aiida_losiko.core.files import to_jsonable
+
+# Below so many structures there is nothing to learn from: the plain distance is used.
+FEWEST_STRUCTURES = 20
+
+
+@dataclass(frozen=True)
+class MetricSettings:
+    """How a metric is learnt.
+
+    Attributes
+    ----------
+    n_components : int
+        Dimension of the subspace of each central species.
+    n_neighbors : tuple of int
+        For each stage, over how many of the nearest environments its targets are averaged, with weights that fall with
+        the distance. The nearest one is reported as the match.
+    displacement : float
+        Standard deviation in Angstrom of the normal noise on each coordinate of the structures that are learnt on: how
+        rough the starts are that the stages are made for.
+    n_structures : int
+        Number of the database's structures that are displaced, relaxed and learnt from.
+    shrinkage : float
+        Part of the largest variance that is added to all: no direction counts as known better than this.
+
+    Raises
+    ------
+    LosikoError
+        For a value that is not allowed.
+    """
+
+    n_components: int = 200
+    n_neighbors: tuple[int, ...] = (32, 8, 1)
+    displacement: float = 0.1
+    n_structures: int = 150
+    shrinkage: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        for name in ("n_components", "n_structures"):
+            value = getattr(self, name)
+            require(f"metric.{name}", value, is_whole(value, 1), "a whole number, 1 or larger")
+        stages = self.n_neighbors
+        allowed = len(stages) > 0 and all(is_whole(k, 1) for k in stages)
+        require("metric.n_neighbors", list(stages), allowed, "a list of whole numbers from 1, one for each stage")
+        for name, largest in (("displacement", 1.0), ("shrinkage", 1.0)):
+            value = getattr(self, name)
+            require(f"metric.{name}", value, is_real(value) and 0 < value <= largest, f"above 0, at most {largest:g}")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> MetricSettings:
+        """Make settings of plain values; an unknown name is a `LosikoError`."""
+        names = list(cls.__dataclass_fields__)
+        for key in values:
+            if key not in names:
+                hint = did_you_mean(key, names)
+                raise LosikoError(f"unknown key 'metric.{key}'{hint}; metric has: {', '.join(names)}")
+        given = dict(values)
+        if isinstance(given.get("n_neighbors"), list | tuple):
+            given["n_neighbors"] = tuple(given["n_neighbors"])
+        elif "n_neighbors" in given:
+            require("metric.n_neighbors", given["n_neighbors"], False, "a list of whole numbers, one for each stage")
+        return cls(**given)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values by name."""
+        values: dict[str, Any] = to_jsonable({**asdict(self), "n_neighbors": list(self.n_neighbors)})
+        return values
+
+
+@dataclass
+class Stage:
+    """One search and the move that follows.
+
+    Attributes
+    ----------
+    n_neighbors : int
+        Over how many of the nearest environments a target is averaged.
+    match, pull : dict of Tensor, shape (r, r')
+        By central species: from the coordinates in the subspace to the space in which the distance of the search, and
+        that of the loss, are plain L2 distances.
+    trust : dict of Tensor, shape (3,)
+        By central species: exponent g and logarithm m with which the pull of an atom is divided by (d / e^m)^g, d being
+        the squared distance of its nearest environment in the search; and the D beyond which its square is no longer
+        taken at its word, s in s log(1 + D / s).
+    """
+
+    n_neighbors: int
+    match: dict[str, torch.Tensor] = field(default_factory=dict)
+    pull: dict[str, torch.Tensor] = field(default_factory=dict)
+    trust: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+# In the space of the search squared distances are in units of the variance that is expected: the weights of a target's
+# environments fall with exp(-d^2 / (2 * TEMPERATURE)). They are far from independent, so that this is not 1; the
+# results hardly depend on it.
+TEMPERATURE = 5.0
+
+
+def soft_weights(distances: torch.Tensor) -> torch.Tensor:
+    """Weights of the k nearest environments in a target, (M, k), of their distances (M, k) in the `match` metric.
+
+    Environments that the search could not give (an infinite distance) weigh nothing beside those that it gave.
+    """
+    squared = distances.clamp(max=1e15).square()
+    return torch.softmax(-(squared - squared[:, :1]) / (2 * TEMPERATURE), dim=1)
+
+
+# A target may count so many times more, or less, than usual.
+_LARGEST_TRUST = 30.0
+
+
+def expected_scatter(distances: torch.Tensor, trust: torch.Tensor) -> torch.Tensor:
+    """How much larger than usual the squared difference p - t is expected, of the distance (M,) of the nearest."""
+    exponent, centre = trust[0], trust[1]
+    log = exponent * (distances.clamp(1e-3, 1e15).square().log() - centre)
+    return log.clamp(-math.log(_LARGEST_TRUST), math.log(_LARGEST_TRUST)).exp()
+
+
+@dataclass
+class LearntMetric:
+    """Subspace and stages of a database.
+
+    Attributes
+    ----------
+    settings : MetricSettings
+        How it was learnt.
+    basis : dict of Tensor, shape (D, r)
+        By central species: orthonormal columns; the coordinates of a normalised vector are its products with these.
+    stages : list of Stage
+        In order.
+    """
+
+    settings: MetricSettings
+    basis: dict[str, torch.Tensor]
+    stages: list[Stage]
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Everything as named tensors, as they are kept in the file."""
+        named = {f"basis/{symbol}": basis for symbol, basis in self.basis.items()}
+        for number, stage in enumerate(self.stages):
+            named.update({f"match/{number}/{symbol}": matrix for symbol, matrix in stage.match.items()})
+            named.update({f"pull/{number}/{symbol}": matrix for symbol, matrix in stage.pull.items()})
+            named.update({f"trust/{number}/{symbol}": values for symbol, values in stage.trust.items()})
+        return named
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> LearntMetric:
+        """Put together what `tensors` gave; `settings` as of `MetricSettings.to_dict`."""
+        own = MetricSettings.from_dict(settings)
+        metric = cls(own, {}, [Stage(k) for k in own.n_neighbors])
+        for name in tensors:
+            kind, *place = name.split("/")
+            if kind == "basis":
+                metric.basis[place[0]] = tensors[name]
+            elif kind in ("match", "pull", "trust"):
+                getattr(metric.stages[int(place[0])], kind)[place[1]] = tensors[name]
+        return metric

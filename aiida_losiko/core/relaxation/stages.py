@@ -1,0 +1,83 @@
+"""Relaxation in the stages of a learnt metric: match, move, match again."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aiida_losiko.core.relaxation.results import Relaxation
+from aiida_losiko.core.relaxation.run import Run, structure_flags
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+# Stages before the last need not go as far: each ends at a tolerance so many times that of the next.
+EASE = 3.0
+# A structure that was stopped, or could not be done, does not go on to the next stage.
+_GO_ON = ("converged", "max_steps", "stalled")
+
+
+def run_of_stage(run: Run, stage: int, n_stages: int) -> Run:
+    """The run with the tolerance of a stage."""
+    own = copy.copy(run)
+    tolerance = run.settings.relative_loss_tolerance * EASE ** (n_stages - 1 - stage)
+    own.settings = replace(run.settings, relative_loss_tolerance=tolerance)
+    return own
+
+
+def relax_in_stages(
+    engine: Callable[..., list[Relaxation]],
+    run: Run,
+    structures: list[Atoms],
+    numbers: list[int],
+    weights: list[NDArray[np.float64]],
+    on_done: Callable[[int], Any],
+    n_stages: int,
+) -> list[Relaxation]:
+    """Relax structures in each stage from where the one before ended.
+
+    Parameters
+    ----------
+    engine : callable
+        `relax_batch` or `relax_one_with_scipy`.
+    run, structures, numbers, weights, on_done
+        What the engine is given.
+    n_stages : int
+        Number of stages of the metric.
+
+    Returns
+    -------
+    list of Relaxation
+        Steps and evaluations of all stages; losses (of which each stage has its own) and matches of the last one.
+    """
+    results = [Relaxation(atoms=atoms) for atoms in structures]
+    going = list(range(len(structures)))
+    for stage in range(n_stages):
+        outcomes = engine(
+            run_of_stage(run, stage, n_stages),
+            [results[k].atoms for k in going],
+            [numbers[k] for k in going],
+            [weights[k] for k in going],
+            lambda _: None,
+            stage=stage,
+        )
+        for k, outcome in zip(going, outcomes, strict=True):
+            outcome.steps += results[k].steps
+            outcome.evaluations += results[k].evaluations
+            results[k] = outcome
+        stay = [k for k in going if results[k].status in _GO_ON]
+        last = stage == n_stages - 1
+        on_done(len(going) if last else len(going) - len(stay))
+        going = stay
+        if last or not going:
+            break
+    for start, result in zip(structures, results, strict=True):
+        if result.status != "error":
+            # Against the start of the first stage, not of the last.
+            result.flags = structure_flags(result.atoms, start, run.database)
+    return results

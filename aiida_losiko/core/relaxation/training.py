@@ -1,0 +1,240 @@
+"""Learning the stages of a metric on the structures of a database itself.
+
+Some structures are displaced, and relaxed stage after stage against the database without themselves. Before each stage
+it is known where every atom is (q), where it belongs (p) and which target it gets (t): the covariance of q - p is what
+the search of this stage has to look through, that of p - t what its loss has to allow for. No energy and nothing
+outside of the database is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from aiida_losiko.core.environments.database import EnvironmentDatabase
+from aiida_losiko.core.environments.matching import NearestEnvironments
+from aiida_losiko.core.environments.metric import MetricSettings, expected_scatter, soft_weights
+from aiida_losiko.core.environments.subspace import displaced, normalised
+from aiida_losiko.core.relaxation.batch import relax_batch
+from aiida_losiko.core.relaxation.jobs import cut_into_jobs
+from aiida_losiko.core.relaxation.run import Run
+from aiida_losiko.core.relaxation.stages import run_of_stage
+from aiida_losiko.core.settings import RelaxSettings
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+Array = NDArray[np.float64]
+
+# How structures are relaxed while the stages are learnt. The loss is in units of what is usual; more than that is to
+# be gained by keeping atoms apart.
+_RELAX = RelaxSettings(dtype="float32", relative_loss_tolerance=0.001, max_steps=150, repulsion=100.0)
+# Structures of each element that are among those that are learnt from, where there are so many.
+_OF_EACH_ELEMENT = 10
+# With fewer differences of a species than this the trust in targets is not measured, and all count alike.
+_FEWEST_DIFFERENCES = 50
+_STEEPEST = 1.5
+# Differences count less than their square from so many times their median on.
+_UNUSUAL = 2.0
+# A species of a single source has no differences to learn from; these are guessed, as a distance of plain vectors.
+_UNKNOWN_DIFFERENCE = 0.1
+
+
+def learn_stages(
+    database: EnvironmentDatabase, structures: Sequence[Atoms], progress: bool = False
+) -> tuple[dict[str, torch.Tensor], dict[str, float | None]]:
+    """Learn the stages of a database that has the vectors in the subspaces of its species, and no stages yet.
+
+    Parameters
+    ----------
+    database : EnvironmentDatabase
+        With the `settings` of the metric to be learnt.
+    structures : sequence of Atoms
+        What it was built from, in order.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    tensors : dict
+        The stages, as `LearntMetric.tensors` names them.
+    reach : dict
+        By species, see `EnvironmentDatabase.reach`.
+    """
+    metric = database.metric
+    assert metric is not None
+    lesson = _Lesson(database, structures, metric.settings)
+    with tqdm(total=len(metric.stages), unit="stage", desc="learn", disable=not progress) as bar:
+        for number in range(len(metric.stages)):
+            lesson.learn(number)
+            lesson.relax(number)
+            bar.update()
+    return {name: t for name, t in metric.tensors().items() if not name.startswith("basis")}, lesson.reach()
+
+
+class _Lesson:
+    """The structures that are learnt on, and where their atoms are at present."""
+
+    def __init__(self, database: EnvironmentDatabase, structures: Sequence[Atoms], settings: MetricSettings) -> None:
+        assert database.metric is not None
+        self.database, self.metric, self.settings = database, database.metric, settings
+        random = np.random.default_rng(database.settings["seed"])
+        self.sources = _sample(structures, settings.n_structures, random)
+        self.true = [structures[k] for k in self.sources]
+        self.present = [displaced(atoms, settings.displacement, random) for atoms in self.true]
+        self.symbols = [chemical_symbols[z] for z in sorted({int(z) for a in self.true for z in a.numbers})]
+        self.source_of = np.repeat(self.sources, [len(atoms) for atoms in self.true])
+        self.goal = self._coordinates(self.true)
+        self.distances: dict[str, Array] = {}
+        self.scatter = {symbol: self._leave_one_out(symbol) for symbol in self.symbols}
+
+    def _coordinates(self, structures: Sequence[Atoms]) -> dict[str, Array]:
+        """Coordinates of all atoms of some structures by species, in the order of the structures."""
+        found: dict[str, list[Array]] = {}
+        for atoms in structures:
+            vectors = normalised(atoms, self.database.descriptor)
+            for symbol in set(atoms.symbols):
+                basis = self.metric.basis[symbol].numpy()
+                found.setdefault(symbol, []).append(vectors[atoms.symbols == symbol] @ basis)
+        return {symbol: np.concatenate(parts) for symbol, parts in found.items()}
+
+    def _own(self, symbol: str) -> torch.Tensor:
+        of_species = np.concatenate([atoms.symbols == symbol for atoms in self.true])
+        return torch.from_numpy(self.source_of[of_species])
+
+    def _targets(self, symbol: str, queries: Array, matrix: torch.Tensor, k: int) -> tuple[Array, torch.Tensor]:
+        """Targets of some atoms outside of their own sources, and distances to the nearest; infinite where none is."""
+        vectors = self.database.vectors(symbol)
+        searcher = NearestEnvironments(vectors @ matrix.to(vectors))
+        exclude = (self.database.only_source(symbol), self._own(symbol))
+        points = torch.from_numpy(queries) @ matrix.double()
+        distances, indices = searcher.search(points, min(k, len(searcher)), exclude=exclude)
+        found = vectors[indices.clamp(min=0)].double()
+        targets = torch.einsum("nk,nkr->nr", soft_weights(distances), found)
+        return targets.numpy(), distances[:, 0]
+
+    def _leave_one_out(self, symbol: str) -> Array:
+        """Covariance of the differences between environments and the nearest ones of other sources, (r, r).
+
+        Nearest means nearest in the metric that this covariance makes, so that it is worked out twice.
+        """
+        matrix = torch.eye(self.goal[symbol].shape[1])
+        for _ in range(2):
+            targets, distances = self._targets(symbol, self.goal[symbol], matrix, 1)
+            known = torch.isfinite(distances).numpy()
+            covariance = _covariance((self.goal[symbol] - targets)[known])
+            matrix = _whitening(covariance, self.settings.shrinkage)
+        return covariance
+
+    def learn(self, number: int) -> None:
+        """Measure the metrics of a stage on where the atoms are now."""
+        stage = self.metric.stages[number]
+        now = self._coordinates(self.present)
+        unscaled: dict[str, torch.Tensor] = {}
+        usual: dict[str, Array] = {}
+        for symbol in self.symbols:
+            rest = _covariance(now[symbol] - self.goal[symbol])
+            stage.match[symbol] = _whitening(self.scatter[symbol] + rest, self.settings.shrinkage)
+            targets, distances = self._targets(symbol, now[symbol], stage.match[symbol], stage.n_neighbors)
+            known = torch.isfinite(distances).numpy()
+            difference = (self.goal[symbol] - targets)[known]
+            unscaled[symbol], stage.trust[symbol], usual[symbol] = _measure(
+                difference, distances[torch.from_numpy(known)], self.settings.shrinkage
+            )
+        # One is the usual squared distance of an atom that is where it belongs, over all species.
+        everywhere = np.concatenate(list(usual.values()))
+        scale = float(everywhere.mean()) if len(everywhere) else 1.0
+        for symbol, matrix in unscaled.items():
+            stage.pull[symbol] = matrix / scale**0.5
+            median = float(np.median(usual[symbol])) if len(usual[symbol]) else scale
+            stage.trust[symbol][2] = _UNUSUAL * median / scale
+
+    def relax(self, number: int) -> None:
+        """Move the atoms as the stage does."""
+        run = run_of_stage(Run(_RELAX, self.database), number, len(self.metric.stages))
+        ones = [np.ones(len(atoms)) for atoms in self.present]
+        distances: dict[str, list[float]] = {symbol: [] for symbol in self.symbols}
+        for job in cut_into_jobs(self.present, ones, range(len(self.present)), _RELAX):
+            own = [int(self.sources[k]) for k in job.numbers]
+            outcomes = relax_batch(run, job.structures, job.numbers, job.weights, lambda _: None, number, own)
+            for k, outcome in zip(job.numbers, outcomes, strict=True):
+                if outcome.matches is None:
+                    continue
+                self.present[k] = outcome.atoms
+                for symbol, distance in zip(outcome.atoms.symbols, outcome.matches.distance, strict=True):
+                    distances[symbol].append(float(distance))
+        self.distances = {symbol: np.array(values) for symbol, values in distances.items()}
+
+    def reach(self) -> dict[str, float | None]:
+        """Quantiles of the distances that the atoms ended at."""
+        quantile = float(self.database.settings["reach_quantile"])
+        reach: dict[str, float | None] = {}
+        for symbol in self.database.n_environments:
+            only_one = len(torch.unique(self.database.only_source(symbol))) < 2
+            reach[symbol] = None if only_one else float(np.quantile(self.distances[symbol], quantile))
+        return reach
+
+
+def _sample(structures: Sequence[Atoms], count: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """Numbers of structures to learn on: some at random, and some of every element."""
+    order = random.permutation(len(structures))
+    chosen = set(order[:count].tolist())
+    having: dict[int, list[int]] = {}
+    for k in order.tolist():
+        for z in set(structures[k].numbers.tolist()):
+            having.setdefault(int(z), []).append(k)
+    for numbers in having.values():
+        chosen.update(numbers[:_OF_EACH_ELEMENT])
+    return np.array(sorted(chosen), dtype=np.int64)
+
+
+def _measure(differences: Array, distances: torch.Tensor, shrinkage: float) -> tuple[torch.Tensor, torch.Tensor, Array]:
+    """The pull of a species, of the differences (n, r) of true environments from targets found at distances (n,).
+
+    Returns
+    -------
+    pull : Tensor, shape (r, r)
+        Whitens the differences after those that were expected to be larger are made smaller.
+    trust : Tensor, shape (3,)
+        As of `Stage`, without the last number.
+    squared : ndarray, shape (n,)
+        Squared distances in the metric of the pull, divided by what was expected.
+    """
+    trust = torch.zeros(3)
+    pull = _whitening(_covariance(differences), shrinkage)
+    squared = ((differences @ pull.double().numpy()) ** 2).sum(1)
+    if len(differences) < _FEWEST_DIFFERENCES:
+        return pull, trust, squared
+    log = distances.clamp(min=1e-3).square().log()
+    trust[1] = log.mean()
+    for _ in range(2):
+        # The slope of log D over log d: how much worse a target is that was found further away.
+        slope = np.polyfit(log.numpy(), np.log(squared + 1e-9), 1)[0]
+        trust[0] = float(np.clip(slope, 0.0, _STEEPEST))
+        expected = expected_scatter(distances, trust.double()).numpy()
+        pull = _whitening(_covariance(differences / np.sqrt(expected)[:, None]), shrinkage)
+        squared = ((differences @ pull.double().numpy()) ** 2).sum(1)
+    return pull, trust, squared / expected
+
+
+def _covariance(differences: Array) -> Array:
+    """Mean outer product about zero; a guess where nothing is known."""
+    if not len(differences):
+        size = differences.shape[1]
+        differences = np.eye(size) * _UNKNOWN_DIFFERENCE
+    covariance: Array = differences.T @ differences / len(differences)
+    return covariance
+
+
+def _whitening(covariance: Array, shrinkage: float) -> torch.Tensor:
+    """Matrix W (r, r) with which |x W|^2 = x^T (C + shrinkage * largest variance)^-1 x, as float32."""
+    variance, axes = np.linalg.eigh(covariance)
+    variance = np.clip(variance, 0, None)
+    added = max(shrinkage * float(variance[-1]), 1e-12)
+    return torch.from_numpy((axes / np.sqrt(variance + added)).astype(np.float32))
