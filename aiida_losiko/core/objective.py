@@ -79,17 +79,20 @@ class _Chunk:
         descriptor: Descriptor,
         attract: Callable[[int, torch.Tensor | None, torch.Tensor], Attraction],
     ) -> None:
-        self.rows = rows
+        # Sorted by element, so that the atoms of one are a slice of every array.
+        order = torch.argsort(batch.numbers[rows], stable=True)
+        self.rows = rows = rows[order]
         self.elements = elements
         self.descriptor = descriptor
         columns = descriptor.columns(elements)
         self._columns = None if columns is None else torch.as_tensor(columns, device=rows.device)
         self._numbers = batch.numbers
-        numbers = batch.numbers[rows]
+        numbers = batch.numbers[rows].contiguous()
         # The atoms of each element, and what pulls them.
-        self.groups = []
+        self.groups: list[tuple[slice, Attraction]] = []
         for z in elements:
-            atoms = torch.nonzero(numbers == z)[:, 0]
+            first, stop = torch.searchsorted(numbers, torch.tensor([z, z + 1], device=rows.device)).tolist()
+            atoms = slice(first, stop)
             self.groups.append((atoms, attract(z, self._columns, rows[atoms])))
 
     def set_neighbors(self, table: NeighborTable) -> None:
@@ -272,9 +275,9 @@ class LocalSimilarityObjective:
             environment = torch.empty_like(chunk.species_index[:, 0])
             slope = torch.empty_like(unit)
             for atoms, attraction in chunk.groups:
-                pulled = attraction.evaluate(unit.index_select(0, atoms))
+                pulled = attraction.evaluate(unit[atoms])
                 atom_loss[atoms], distance[atoms], environment[atoms] = pulled.loss, pulled.distance, pulled.environment
-                slope.index_copy_(0, atoms, pulled.slope)
+                slope[atoms] = pulled.slope
             weights = self._weights[chunk.rows]
             atom_loss *= weights
             # dL/dx of p = x / |x|: what points along p does not count.

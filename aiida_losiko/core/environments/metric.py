@@ -65,7 +65,7 @@ class MetricSettings:
     """
 
     n_components: int = 200
-    n_neighbors: tuple[int, ...] = (32, 8, 1)
+    n_neighbors: tuple[int, ...] = (8, 4, 4)
     displacement: float = 0.1
     n_structures: int = 150
     shrinkage: float = 0.01
@@ -111,7 +111,7 @@ class Stage:
     ----------
     n_neighbors : int
         Over how many of the nearest environments a target is averaged.
-    match, pull : dict of Tensor, shape (r, r')
+    match, pull : dict of Tensor, shape (r, r)
         By central species: from the coordinates in the subspace to the space in which the distance of the search, and
         that of the loss, are plain L2 distances.
     trust : dict of Tensor, shape (3,)

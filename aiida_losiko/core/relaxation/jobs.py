@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from aiida_losiko.core.optimizers import is_batched
 from aiida_losiko.core.relaxation.batch import relax_batch
 from aiida_losiko.core.relaxation.results import Relaxation
-from aiida_losiko.core.relaxation.run import Run
+from aiida_losiko.core.relaxation.run import Run, structure_flags
 from aiida_losiko.core.relaxation.stages import relax_in_stages
 from aiida_losiko.core.relaxation.with_scipy import relax_one_with_scipy
 from aiida_losiko.core.settings import RelaxSettings
@@ -87,6 +87,9 @@ def do_job(run: Run, job: Job, on_done: Callable[[int], Any]) -> list[Relaxation
     # The targets of a stage are held: who evaluates the structures anew may find others.
     if run.settings.dtype != "float64" and metric is None:
         run.evaluate_in_double(results, job.weights)
+    for start, result in zip(job.structures, results, strict=True):
+        if result.status != "error":
+            result.flags = structure_flags(result.atoms, start, run.database)
     seconds = (time.monotonic() - started) / len(results)
     for result in results:
         result.seconds = seconds

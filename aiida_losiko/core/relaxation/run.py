@@ -124,7 +124,7 @@ class Run:
         environment: NDArray[np.int64],
         result: Relaxation,
     ) -> Relaxation:
-        """Fill in the relaxed structure, its matches and its flags; `result` has the rest."""
+        """Fill in the relaxed structure and its matches; `result` has the rest."""
         # What did not move keeps all its digits, also where the work was done in single precision.
         precision = np.dtype(self.settings.dtype)
         positions = np.where(positions == start.positions.astype(precision), start.positions, positions)
@@ -136,7 +136,6 @@ class Run:
         atoms.set_positions(positions, apply_constraint=False)
         result.atoms = atoms
         result.matches = Matches.of(list(atoms.symbols), distance, environment, self.database)
-        result.flags = structure_flags(atoms, start, self.database)
         return result
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiida_losiko.core.relaxation.results import Relaxation
-from aiida_losiko.core.relaxation.run import Run, structure_flags
+from aiida_losiko.core.relaxation.run import Run
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -76,8 +76,4 @@ def relax_in_stages(
         going = stay
         if last or not going:
             break
-    for start, result in zip(structures, results, strict=True):
-        if result.status != "error":
-            # Against the start of the first stage, not of the last.
-            result.flags = structure_flags(result.atoms, start, run.database)
     return results

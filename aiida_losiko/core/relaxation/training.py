@@ -42,6 +42,10 @@ _FEWEST_DIFFERENCES = 50
 _STEEPEST = 1.5
 # Differences count less than their square from so many times their median on.
 _UNUSUAL = 2.0
+# ... which are at least so many times what is usual, also where most environments have copies in other structures.
+_LEAST_UNUSUAL = 0.1
+# What is merged as one environment has such differences.
+_LEAST_VARIANCE = 1e-8
 # A species of a single source has no differences to learn from; these are guessed, as a distance of plain vectors.
 _UNKNOWN_DIFFERENCE = 0.1
 
@@ -147,13 +151,14 @@ class _Lesson:
             unscaled[symbol], stage.trust[symbol], usual[symbol] = _measure(
                 difference, distances[torch.from_numpy(known)], self.settings.shrinkage
             )
-        # One is the usual squared distance of an atom that is where it belongs, over all species.
+        # One is the usual squared distance of an atom that is where it belongs, over all species. What is whitened has
+        # a mean from 1 / (1 + shrinkage) on, but for copies, whose differences are zero.
         everywhere = np.concatenate(list(usual.values()))
-        scale = float(everywhere.mean()) if len(everywhere) else 1.0
+        scale = max(float(everywhere.mean()), 0.5) if len(everywhere) else 1.0
         for symbol, matrix in unscaled.items():
             stage.pull[symbol] = matrix / scale**0.5
             median = float(np.median(usual[symbol])) if len(usual[symbol]) else scale
-            stage.trust[symbol][2] = _UNUSUAL * median / scale
+            stage.trust[symbol][2] = _UNUSUAL * max(median / scale, _LEAST_UNUSUAL)
 
     def relax(self, number: int) -> None:
         """Move the atoms as the stage does."""
@@ -176,8 +181,10 @@ class _Lesson:
         quantile = float(self.database.settings["reach_quantile"])
         reach: dict[str, float | None] = {}
         for symbol in self.database.n_environments:
-            only_one = len(torch.unique(self.database.only_source(symbol))) < 2
-            reach[symbol] = None if only_one else float(np.quantile(self.distances[symbol], quantile))
+            # -1 stands for several sources.
+            only_one = len(owners := torch.unique(self.database.only_source(symbol))) < 2 and int(owners[0]) >= 0
+            known = len(self.distances[symbol]) > 0 and not only_one
+            reach[symbol] = float(np.quantile(self.distances[symbol], quantile)) if known else None
         return reach
 
 
@@ -213,6 +220,8 @@ def _measure(differences: Array, distances: torch.Tensor, shrinkage: float) -> t
         return pull, trust, squared
     log = distances.clamp(min=1e-3).square().log()
     trust[1] = log.mean()
+    if log.std() < 1e-6:  # copies: the distances tell nothing
+        return pull, trust, squared
     for _ in range(2):
         # The slope of log D over log d: how much worse a target is that was found further away.
         slope = np.polyfit(log.numpy(), np.log(squared + 1e-9), 1)[0]
@@ -236,5 +245,5 @@ def _whitening(covariance: Array, shrinkage: float) -> torch.Tensor:
     """Matrix W (r, r) with which |x W|^2 = x^T (C + shrinkage * largest variance)^-1 x, as float32."""
     variance, axes = np.linalg.eigh(covariance)
     variance = np.clip(variance, 0, None)
-    added = max(shrinkage * float(variance[-1]), 1e-12)
+    added = max(shrinkage * float(variance[-1]), _LEAST_VARIANCE)
     return torch.from_numpy((axes / np.sqrt(variance + added)).astype(np.float32))
