@@ -178,5 +178,8 @@ class StageAttraction:
         found = self._vectors[indices.to(self._vectors.device)].to(coordinates)
         target = torch.einsum("nk,nkr->nr", soft_weights(distances).to(coordinates), found)
         self._goals.coordinates[self._rows, : target.shape[1]] = target
-        self._goals.weights[self._rows] = 1 / expected_scatter(distances[:, 0].to(coordinates), self._trust)
+        nearest = distances[:, 0].to(coordinates)
+        # Where nothing but its own source has an atom's species, there is no target.
+        weights = torch.isfinite(nearest) / expected_scatter(nearest, self._trust)
+        self._goals.weights[self._rows] = weights
         self._goals.environment[self._rows] = indices[:, 0]

@@ -60,12 +60,13 @@ def find_subspaces(
         wanted = [z for z in sorted(set(atoms.numbers.tolist())) if n_rows.get(z, 0) < enough]
         if not wanted:
             continue
+        rows = {z: _some(np.flatnonzero(atoms.numbers == z), random) for z in wanted}
         for copy in (atoms, displaced(atoms, 0.5 * settings.displacement, random)):
             vectors = normalised(copy, descriptor)
             for z in wanted:
-                found.setdefault(z, []).append(vectors[atoms.numbers == z])
+                found.setdefault(z, []).append(vectors[rows[z]])
         for z in wanted:
-            n_rows[z] = n_rows.get(z, 0) + int((atoms.numbers == z).sum())
+            n_rows[z] = n_rows.get(z, 0) + len(rows[z])
     return {chemical_symbols[z]: _principal(np.concatenate(found[z]), settings.n_components) for z in sorted(found)}
 
 
@@ -83,6 +84,11 @@ def normalised(atoms: Atoms, descriptor: Descriptor) -> NDArray[np.float64]:
         features: NDArray[np.float64] = descriptor.features(StructureBatch.from_atoms([atoms])).numpy()
     features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-300)
     return features
+
+
+def _some(rows: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
+    """Rows of a structure that are looked at: not more of a large one than of many small ones."""
+    return rows if len(rows) <= _ROWS else random.choice(rows, _ROWS, replace=False)
 
 
 def _principal(vectors: NDArray[np.float64], n_components: int) -> torch.Tensor:

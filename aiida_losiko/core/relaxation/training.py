@@ -44,6 +44,8 @@ _STEEPEST = 1.5
 _UNUSUAL = 2.0
 # ... which are at least so many times what is usual, also where most environments have copies in other structures.
 _LEAST_UNUSUAL = 0.1
+# Nearer than this is not out of reach, however well all of the database's own environments are known.
+_LEAST_REACH = 0.01
 # What is merged as one environment has such differences.
 _LEAST_VARIANCE = 1e-8
 # A species of a single source has no differences to learn from; these are guessed, as a distance of plain vectors.
@@ -184,7 +186,7 @@ class _Lesson:
             # -1 stands for several sources.
             only_one = len(owners := torch.unique(self.database.only_source(symbol))) < 2 and int(owners[0]) >= 0
             known = len(self.distances[symbol]) > 0 and not only_one
-            reach[symbol] = float(np.quantile(self.distances[symbol], quantile)) if known else None
+            reach[symbol] = max(float(np.quantile(self.distances[symbol], quantile)), _LEAST_REACH) if known else None
         return reach
 
 
