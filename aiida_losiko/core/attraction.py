@@ -81,7 +81,7 @@ class NearestAttraction:
 class Goals:
     """Targets of a batch in one stage: coordinates in the subspaces, how much they count, and the nearest environments.
 
-    They are found when the atoms of a chunk are first evaluated, and held from then on.
+    They are found when the atoms of a chunk are first evaluated, and held from then on (but see `forget`).
 
     Parameters
     ----------
@@ -104,6 +104,10 @@ class Goals:
         """Go on with the atoms of the mask."""
         self.coordinates, self.weights = self.coordinates[atoms], self.weights[atoms]
         self.environment = self.environment[atoms]
+
+    def forget(self, atoms: torch.Tensor) -> None:
+        """Have the targets of the atoms of the mask looked for again, by attractions that are made anew."""
+        self.environment[atoms] = -1
 
 
 class StageAttraction:
@@ -156,8 +160,9 @@ class StageAttraction:
     def evaluate(self, unit: torch.Tensor) -> Pulled:
         """See `Attraction`."""
         if self._target is None:
-            if len(self._rows) and int(self._goals.environment[self._rows[0]]) < 0:
-                self._search(unit)
+            missing = self._goals.environment[self._rows] < 0
+            if bool(missing.any()):
+                self._search(unit, missing)
             coordinates = self._goals.coordinates[self._rows, : self._basis.shape[1]]
             self._target = coordinates @ self._pull_of_coordinates
             self._environment = self._goals.environment[self._rows]
@@ -169,17 +174,18 @@ class StageAttraction:
         slope = (2 * self._weights / (1 + unusual))[:, None] * difference
         return Pulled(loss, squared.sqrt(), self._environment, slope @ self._pull.T)
 
-    def _search(self, unit: torch.Tensor) -> None:
-        coordinates = unit @ self._basis
+    def _search(self, unit: torch.Tensor, missing: torch.Tensor) -> None:
+        """Find the targets of the atoms of a mask."""
+        rows, coordinates = self._rows[missing], unit[missing] @ self._basis
         queries = coordinates @ self._stage.match[self._symbol].to(coordinates)
         k = min(self._stage.n_neighbors, len(self._searcher))
-        distances, indices = self._searcher.search(queries, k, exclude=self._exclude)
+        exclude = None if self._exclude is None else (self._exclude[0], self._exclude[1][missing])
+        distances, indices = self._searcher.search(queries, k, exclude=exclude)
         indices = indices.clamp(min=0)
         found = self._vectors[indices.to(self._vectors.device)].to(coordinates)
         target = torch.einsum("nk,nkr->nr", soft_weights(distances).to(coordinates), found)
-        self._goals.coordinates[self._rows, : target.shape[1]] = target
+        self._goals.coordinates[rows, : target.shape[1]] = target
         nearest = distances[:, 0].to(coordinates)
         # Where nothing but its own source has an atom's species, there is no target.
-        weights = torch.isfinite(nearest) / expected_scatter(nearest, self._trust)
-        self._goals.weights[self._rows] = weights
-        self._goals.environment[self._rows] = indices[:, 0]
+        self._goals.weights[rows] = torch.isfinite(nearest) / expected_scatter(nearest, self._trust)
+        self._goals.environment[rows] = indices[:, 0]

@@ -21,9 +21,13 @@ if TYPE_CHECKING:
 class LosikoCalculator(Calculator):
     """ASE calculator whose energy is the loss of Eq. 8.
 
+    With a learnt metric it is the loss of the last stage, whose targets are looked up anew at every calculation. The
+    forces are those at held targets: where these are averages of several environments, which change with the
+    structure, they are not the exact derivatives of the energy. Use `relax` for all stages.
+
     The energy has no unit; the forces are -d loss / d r in 1/Angstrom, the stress is d loss / d strain over the volume
     in 1/Angstrom^3. `results` also has `distances` and `environments`: how far the environment of each atom is from
-    its match, and which one that is.
+    its match (of a learnt metric: from its target), and which one that is.
 
     Parameters
     ----------
@@ -91,6 +95,7 @@ class LosikoCalculator(Calculator):
         if self._objective is None or {"numbers", "pbc"} & set(system_changes):
             check_structure(structure, self.database.n_environments)
             self._objective = self._make_objective(structure)
+        self._objective.search_anew(torch.ones(1, dtype=torch.bool, device=self._device))
         batch = StructureBatch.from_atoms([structure], device=self._device)
         evaluation = self._objective.evaluate(batch.positions, batch.cells)
         self.results = {

@@ -210,6 +210,18 @@ class LocalSimilarityObjective:
             self._own = self._own[atoms]
         if self._goals is not None:
             self._goals.keep(atoms)
+        self._begin_again()
+
+    def search_anew(self, structures: torch.Tensor) -> None:
+        """Look for the targets of the structures of a mask, shape (n_structures,), at the next evaluation.
+
+        Without a learnt metric that is always done.
+        """
+        if self._goals is not None:
+            self._goals.forget(structures[self.batch.structure_index])
+            self._begin_again()
+
+    def _begin_again(self) -> None:
         self._table = NeighborTable(self._table.cutoff, self._table.skin)
         self._chunks = self._cut()
 

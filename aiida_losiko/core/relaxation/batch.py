@@ -216,6 +216,7 @@ class _BatchRelaxation:
         self.quiet[hopping] = 0
         converged &= ~hopping
         self.optimizer.forget(hopping)
+        self.prepared.objective.search_anew(hopping)
         return rows
 
     def _return_to_best(self, converged: torch.Tensor, loss: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

@@ -23,10 +23,11 @@ _GO_ON = ("converged", "max_steps", "stalled")
 
 
 def run_of_stage(run: Run, stage: int, n_stages: int) -> Run:
-    """The run with the tolerance of a stage."""
+    """The run with the tolerance of a stage; atoms hop in the last one only, for whose distances the reach is."""
     own = copy.copy(run)
     tolerance = run.settings.relative_loss_tolerance * EASE ** (n_stages - 1 - stage)
-    own.settings = replace(run.settings, relative_loss_tolerance=tolerance)
+    n_hops = run.settings.n_hops if stage == n_stages - 1 else 0
+    own.settings = replace(run.settings, relative_loss_tolerance=tolerance, n_hops=n_hops)
     return own
 
 
@@ -69,6 +70,8 @@ def relax_in_stages(
         for k, outcome in zip(going, outcomes, strict=True):
             outcome.steps += results[k].steps
             outcome.evaluations += results[k].evaluations
+            if outcome.status == "error":
+                outcome.atoms = structures[k].copy()
             results[k] = outcome
         stay = [k for k in going if results[k].status in _GO_ON]
         last = stage == n_stages - 1
