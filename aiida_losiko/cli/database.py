@@ -97,7 +97,9 @@ def build(
     n_bad = len(entries) - len(usable)
     if not quiet:
         counts = ", ".join(f"{symbol} {count:,}" for symbol, count in built.n_environments.items())
-        click.echo(f"{len(built):,} environments ({counts}) of {len(usable):,} structures, protocol {chosen.name}")
+        learnt = "" if built.metric is None else f", metric learnt in {len(built.metric.stages)} stages"
+        of = f"{len(usable):,} structures, protocol {chosen.name}{learnt}"
+        click.echo(f"{len(built):,} environments ({counts}) of {of}")
         click.echo(f"Database: {output}")
         click.echo(f"Next: losiko relax STRUCTURES --database {shlex.quote(output)} --output relaxed.extxyz")
     if n_bad:
@@ -146,8 +148,9 @@ def _check_unique(entries: Sequence[Entry]) -> None:
 def info(path: str, as_json: bool, verify: bool) -> None:
     """Show what a database holds.
 
-    Columns: environments per species, and the reach, the distance of normalised descriptors (no unit) beyond which an
-    atom lies outside of what the database knows. Lengths are in Angstrom.
+    Columns: environments per species, and the reach, the distance beyond which an atom lies outside of what the
+    database knows. It is a distance of normalised descriptors (no unit), with a learnt metric in units of what is usual
+    for an atom that is where it belongs. Lengths are in Angstrom.
 
     \b
     Examples:
@@ -167,6 +170,8 @@ def info(path: str, as_json: bool, verify: bool) -> None:
 
 def describe(path: str, loaded: EnvironmentDatabase) -> str:
     """Return a text about a database for a person."""
+    from aiida_losiko.core.environments.metric import FEWEST_STRUCTURES
+
     parameters = loaded.descriptor.parameters
     named = ", ".join(f"{key} {as_text(value)}" for key, value in parameters.items() if key not in ("name", "species"))
     lines = [
@@ -177,6 +182,15 @@ def describe(path: str, loaded: EnvironmentDatabase) -> str:
     lines += [
         f"{key.capitalize().replace('_', ' '):<11} {as_text(value)}" for key, value in loaded.metadata.items() if value
     ]
+    if loaded.metric is not None:
+        of_metric = loaded.metric.settings
+        stages = " + ".join(str(number) for number in of_metric.n_neighbors)
+        lines.append(
+            f"Metric      learnt in {len(of_metric.n_neighbors)} stages (targets of {stages} environments) for starts "
+            f"{of_metric.displacement:g} Angstrom off; distances, thus the reach, are in units of the usual one"
+        )
+    elif loaded.settings.get("metric") is not None:
+        lines.append(f"Metric      none: fewer than {FEWEST_STRUCTURES} structures to learn from; distances are plain")
     lines += ["", "species  environments  reach"]
     for symbol, count in loaded.n_environments.items():
         reach = loaded.reach.get(symbol)

@@ -32,7 +32,8 @@ class RelaxSettings:
         To those of SciPy, which have a step control of their own, `relative_loss_tolerance`, `max_step_length`,
         `n_hops` and `batch_size` mean nothing, and noise is refused.
     max_steps : int
-        Steps after which a structure is given back unconverged.
+        Steps after which a structure is given back unconverged. In each stage of a learnt metric; one that was not done
+        goes on to the next.
     fmax : float
         Converged when no gradient row of the loss is longer than this, in 1/Angstrom.
     loss_tolerance : float
@@ -40,11 +41,12 @@ class RelaxSettings:
     relative_loss_tolerance : float
         Converged also when two steps in a row change the loss by less than this part of it: where a match is not exact,
         the last digits of the loss follow the differences between molecules, not the structure that is sought. Not
-        for `fire`, whose steps are small for other reasons.
+        for `fire`, whose steps are small for other reasons. Three times that in each stage of a learnt metric that
+        another one follows.
     max_step_length : float
         No atom moves further in one step, in Angstrom.
     kernel : str
-        `distance` (Eq. 7, 8) or `polynomial` (Eq. 2, 6).
+        `distance` (Eq. 7, 8) or `polynomial` (Eq. 2, 6); with a learnt metric `distance` only.
     kernel_degree : float
         Degree d of the polynomial kernel.
     repulsion : float
@@ -56,7 +58,7 @@ class RelaxSettings:
         Whether the lattice is relaxed with the positions, in its periodic directions.
     n_hops : int
         Basin hopping: how often a structure that converged with environments out of reach is displaced at random from
-        the best one found, there alone, and relaxed again.
+        the best one found, there alone, and relaxed again. In the last stage of a learnt metric.
     hop_length : float
         Standard deviation of those displacements, in Angstrom.
     noise_variance : float

@@ -6,7 +6,7 @@ The arrays of one relaxation (S structures with N atoms in all, in the order of 
 name               shape, type       meaning
 =================  ================  =====================================================================
 ``offsets``        (S+1,) int64      atoms `offsets[i]` to `offsets[i+1]` belong to structure i
-``distance``       (N,) float64      L2 distance to the matched environment (normalised vectors), NaN: none
+``distance``       (N,) float64      distance from the match, as of `core.relaxation.results.Matches`, NaN: none
 ``source_index``   (N,) int64        row of `sources`, -1: none
 ``atom_index``     (N,) int64        atom of that source structure, -1: none
 ``out_of_reach``   (N,) int8         1: outside what the database knows, 0: inside, -1: not known
@@ -14,8 +14,8 @@ name               shape, type       meaning
 ``identifiers``    (S,) unicode      identifiers of the relaxed structures
 ``status``         (S,) unicode      `converged`, `max_steps`, `stalled`, `max_seconds`, `interrupted`, `error`
 ``converged``      (S,) bool         whether the relaxation converged
-``loss``           (S,) float64      final loss (Eq. 8), NaN: none
-``initial_loss``   (S,) float64      loss of the start
+``loss``           (S,) float64      final loss (Eq. 8, or of the last stage of a learnt metric), NaN: none
+``initial_loss``   (S,) float64      loss of the start, or of the start of that stage
 ``steps``          (S,) int64        optimiser steps
 ``evaluations``    (S,) int64        evaluations of loss and gradient
 =================  ================  =====================================================================

@@ -260,6 +260,7 @@ class EnvironmentDatabase:
             "n_sources": self._tensors.shape("source_offsets")[0] - 1,
             "n_environments": dict(self.n_environments),
             "n_atoms": {s: self._tensors.shape(f"origin_source/{s}")[0] for s in self.n_environments},
+            "metric": self._metric_settings,
             "reach": dict(self.reach),
             "min_distances": dict(self.min_distances),
             "metadata": dict(self.metadata),
@@ -360,8 +361,9 @@ class EnvironmentDatabase:
         tolerance. None where fewer than two sources hold the species. After `without` it is worked out anew when it is
         asked for.
 
-        With a learnt metric it is the same quantile of what the atoms of the structures that it was learnt on ended
-        at, each with its source left out.
+        With a learnt metric, whose unit is the usual distance of an atom that is where it belongs, it is the same
+        quantile of what the atoms of the structures that it was learnt on ended at, each with its source left out; like
+        the metric it stays after `without`.
         """
         if self._reach is None:
             self._reach = {symbol: self._calibrate(symbol) for symbol in self.n_environments}
@@ -370,7 +372,8 @@ class EnvironmentDatabase:
     def leave_one_out(self, symbol: str) -> NDArray[np.float64]:
         """Distance of each environment to the nearest one that another source has, too; shape (N,).
 
-        An environment that several sources share has the distance 0. NaN marks environments that were not looked at (of
+        With a learnt metric in the `match` metric of its last stage. An environment that several sources share has the
+        distance 0. NaN marks environments that were not looked at (of
         large blocks a sample is) and species of a single source.
         """
         self._known(symbol)
@@ -396,7 +399,7 @@ class EnvironmentDatabase:
         """Return the database that is left when some structures are taken out.
 
         Environments that came from these structures only are gone; merged ones keep their vector and other origins.
-        `min_distances` stay those of all structures.
+        `min_distances` and a learnt metric stay those of all structures.
 
         Raises
         ------

@@ -39,6 +39,9 @@ def relax(
 ) -> list[Relaxation]:
     """Move atoms until each environment is as similar as possible to one of the database (Eq. 8).
 
+    A database with a learnt metric is gone through in the stages of that: targets are matched, the atoms move, targets
+    are matched again (`core.environments.metric`).
+
     Parameters
     ----------
     structures : Atoms or iterable of Atoms

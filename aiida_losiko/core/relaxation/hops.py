@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
     from aiida_losiko.core.environments.database import EnvironmentDatabase
 
-# An environment nearer to its match than this (L2 distance) has no reason to hop, however little is known.
+# An environment nearer to its match than this has no reason to hop, however little is known.
 NO_MATCH = 0.01
 
 
 def atom_limits(structures: list[Atoms], database: EnvironmentDatabase) -> list[float]:
-    """L2 distance for each atom, structure after structure, beyond which a converged atom hops.
+    """Distance (as of `Matches`) for each atom, structure after structure, beyond which a converged atom hops.
 
     It is the reach of the database for the element. Where that is not known, as of a database of one molecule, every
     atom that has not come very near to an environment hops.

@@ -22,16 +22,18 @@ class Matches:
     Attributes
     ----------
     distance : ndarray, shape (n_atoms,)
-        L2 distance of the normalised feature vectors.
+        L2 distance of the normalised feature vectors; with a learnt metric the distance from the target in the metric
+        of the last stage that was begun, in units of what is usual for an atom that is where it belongs.
     source : list of str
-        Identifier of the structure that the environment was taken from.
+        Identifier of the structure that the environment was taken from, that of the nearest one where a target is an
+        average.
     atom_index : ndarray of int, shape (n_atoms,)
         The atom in that structure.
     environment : ndarray of int, shape (n_atoms,)
         Position of the environment among those of the species in the database.
     out_of_reach : list of bool or None
         Whether the distance is larger than those that the database's own environments have when their structure is
-        left out; None where the database is too small to tell.
+        left out (`EnvironmentDatabase.reach`); None where the database is too small to tell.
     """
 
     distance: NDArray[np.float64]
@@ -84,13 +86,14 @@ class Relaxation:
         The structure of the lowest loss that was found; as given where `status` is `error`.
     loss, initial_loss : float
         Eq. 8 (or its counterpart for the polynomial kernel); NaN where it was not evaluated,
-        because of an error or because the time was over.
+        because of an error or because the time was over. With a learnt metric both are of the last stage that was
+        begun, each of which has a loss of its own; that starts where the one before ended.
     converged : bool
-        Whether the limits on gradient or loss change were reached.
+        Whether the limits on gradient or loss change were reached, in the last stage of a learnt metric.
     status : str
         `converged`, `max_steps`, `stalled` (no step lowers the loss), `max_seconds`, `interrupted` or `error`.
     steps, evaluations : int
-        Steps that were taken, and evaluations of loss and gradient.
+        Steps that were taken, and evaluations of loss and gradient, in all stages.
     seconds : float
         Wall time of its batch, shared equally between the structures of the batch.
     flags : tuple of str
@@ -100,7 +103,7 @@ class Relaxation:
     error : str, optional
         Why the structure could not be done.
     loss_history : list of float
-        Loss after each step, from the start on.
+        Loss after each step, from the start on; with a learnt metric in the last stage that was begun.
     matches : Matches, optional
         The matched environment of each atom; None where nothing was evaluated.
     """

@@ -38,13 +38,13 @@ class StepReport:
     Attributes
     ----------
     evaluation : int
-        Number of evaluations so far, the one at the start being 1.
+        Number of evaluations so far, the one at the start being 1; each stage of a learnt metric begins anew.
     numbers : ndarray of int, shape (n,)
         Positions of the structures in the list that `relax` was given.
     steps : ndarray of int, shape (n,)
-        Steps that each has taken.
+        Steps that each has taken, in the stage.
     loss : ndarray, shape (n,)
-        Present loss of each.
+        Present loss of each, that of the stage.
     positions : list of ndarray, shape (n_atoms, 3)
         Present coordinates of each, in Angstrom.
     cells : ndarray, shape (n, 3, 3)

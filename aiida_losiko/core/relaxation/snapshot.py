@@ -22,7 +22,7 @@ class Snapshot:
     cells : Tensor, shape (n_structures, 3, 3)
         In Angstrom.
     distance : Tensor, shape (n_atoms,)
-        L2 distance to the match.
+        As of `Evaluation`.
     environment : Tensor of int64, shape (n_atoms,)
         The match.
     """
