@@ -278,7 +278,7 @@ def test_several_structures_that_are_all_bad(losiko, database, tmp_path, outputs
     ("arguments", "words"),
     [
         (["--protocol", "balenced"], ["'balenced'", "did you mean 'balanced'", "licoo2"]),
-        (["--protocol", "qm9"], ["qm9", "sigma 0.5 (database: 0.2)", "losiko database build"]),
+        (["--protocol", "qm9"], ["qm9", "sigma 0.5 (database: 0.3)", "losiko database build"]),
         (["--set", "descriptor.r_cut=3.5"], ["r_cut 3.5 (database: 4.0)", "losiko database build"]),
         (["--set", "descriptor.weighting=null"], ["weighting none (database: {", "losiko database build"]),
         (["--set", "relax.max_step=3"], ["'relax.max_step'", "max_steps"]),

@@ -28,7 +28,16 @@ TABLE_S1 = {
 
 
 def test_names_start_with_the_default():
-    assert protocol_names() == ["balanced", "carbon", "licoo2", "qm9", "silica-interface", "water"]
+    assert protocol_names() == [
+        "balanced",
+        "carbon",
+        "fast",
+        "licoo2",
+        "precise",
+        "qm9",
+        "silica-interface",
+        "water",
+    ]
 
 
 @pytest.mark.parametrize("name", TABLE_S1)
