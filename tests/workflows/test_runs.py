@@ -224,3 +224,34 @@ def test_the_second_time_is_taken_from_the_cache(losiko_code, make_set):
     assert {row["source"] for row in rows} == {"g2:CH4"}
     path = {step["role"]: step["uuid"] for step in rows[0]["path"]}
     assert (path["description"], path["database"]) == (described_again.uuid, second["database"].uuid)
+
+
+def test_a_database_with_a_learnt_metric(losiko_code, make_set):
+    """Build, relax with restarts, leave a source out, and trace an atom."""
+    names = [*NAMES, "CH3CHO", "HCOOH", "C2H2", "C2H4", "CO2", "CH3COOH", "CH3CH2O", "CH3O", "H2O2", "H2CCO"]
+    names += ["C3H6_Cs", "C3H4_C3v", "C4H4O", "HCOOCH3", "OCHCHO"]
+    source = make_set(*names, source=SOURCE).store()
+    metric = {"n_components": 20, "n_structures": 15, "n_neighbors": [4, 1]}
+    overrides = {"describe": {"parameters": {**SMALL["describe"]["parameters"], "database": {"metric": metric}}}}
+    built, chain = run_get_node(DatabaseWorkChain.get_builder_from_protocol(losiko_code, source, overrides=overrides))
+    assert chain.is_finished_ok, chain.exit_message
+    stated = built["database"].summary["metric"]
+    assert {key: stated[key] for key in metric} == metric
+    assert built["report"]["metric"] == stated
+    database = built["database"].load()
+    assert len(database.metric.stages) == 2
+    assert database.reach == pytest.approx(built["database"].summary["reach"])
+
+    start = make_set("CH3CHO", "C2H4", noise=0.05)
+    relaxed, chain = relax(losiko_code, start, built["database"], relax={"max_steps": 20}, max_iterations=20)
+    assert chain.is_finished_ok, chain.exit_message
+    assert relaxed["report"]["n_converged"] == 2
+    for k, name in enumerate(("g2:CH3CHO", "g2:C2H4")):
+        assert rmsd(relaxed["structures"].get_ase(k), source.get_ase(source.index_of(name))) < 0.03
+    assert trace(relaxed["structures"], structure="g2:C2H4")[0]["source"] == "g2:C2H4"
+    node = relaxed["matches"]
+    assert np.isfinite(node.get_array("distance")).all() and (node.get_array("out_of_reach") >= 0).all()
+
+    left_out, chain = relax(losiko_code, start, built["database"], parameters={"exclude": ["g2:C2H4"]})
+    assert chain.is_finished_ok, chain.exit_message
+    assert "g2:C2H4" not in left_out["matches"].get_array("sources")
