@@ -5,6 +5,9 @@ central species in the database. The loss of a structure is sum_i c_i D_i with t
 D_i = |p_i - t_i|^2 (Eq. 7, 8), or sum_i c_i (1 - (p_i . t_i)^d) with the polynomial kernel (Eq. 2, 6), which is least
 where the similarity is largest. Targets are looked up anew at every evaluation.
 
+Nothing in it holds a molecule together either: two halves that are like two known molecules may be the better match. A
+cohesion keeps the bonds of the start; it is exactly zero unless one of them is stretched, by far.
+
 Of a database with a learnt metric D_i is the distance in the metric of one stage (`environments.metric`), and the
 targets are those of the first evaluation.
 
@@ -15,7 +18,7 @@ range repulsion removes these: it is exactly zero unless a pair is closer than a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -24,6 +27,7 @@ from ase.data import chemical_symbols, covalent_radii
 from numpy.typing import NDArray
 
 from aiida_losiko.core.attraction import Attraction, Goals, NearestAttraction, StageAttraction
+from aiida_losiko.core.cohesion import BondsOfStart
 from aiida_losiko.core.descriptors.base import Descriptor, species_positions
 from aiida_losiko.core.environments.database import EnvironmentDatabase
 from aiida_losiko.core.errors import LosikoError
@@ -123,6 +127,12 @@ class LocalSimilarityObjective:
     repulsion : float
         Strength k of the term k sum_pairs (1 - r / R)^2 for pairs closer than R, which is 0.8 of the shortest distance
         that the database has for their elements; zero for none.
+    cohesion : float
+        Strength k of the term k sum_bonds (r / R - 1)^2 for pairs further apart than R, which is 1.25 times the sum of
+        their covalent radii. Bonds are the pairs of molecules (what is not periodic) that are closer than 1.3
+        times this sum at `start`.
+    start : Tensor, shape (n_atoms, 3), optional
+        Positions that say what is bonded, in Angstrom; those of the batch by default.
     stage : int
         Which stage of a learnt metric; the last one by default. Of no meaning without one.
     own : Tensor of int64, shape (n_atoms,), optional
@@ -138,6 +148,8 @@ class LocalSimilarityObjective:
         kernel_degree: float = 2,
         free: torch.Tensor | None = None,
         repulsion: float = 0.0,
+        cohesion: float = 0.0,
+        start: torch.Tensor | None = None,
         stage: int = -1,
         own: torch.Tensor | None = None,
     ) -> None:
@@ -157,6 +169,8 @@ class LocalSimilarityObjective:
         self._repulsion = repulsion
         self._range_of_pair = (REPULSION_RANGE * shortest_pairs(database)).to(batch.positions)
         self._range = torch.empty((0, 1))
+        bonded = batch if start is None else replace(batch, positions=start)
+        self._cohesion = BondsOfStart(cohesion, bonded) if cohesion else None
         self._stage, self._own = stage, own
         self._goals = None if database.metric is None else Goals(database.metric, len(batch.numbers), batch.positions)
         self._table = NeighborTable(database.descriptor.cutoff)
@@ -210,6 +224,8 @@ class LocalSimilarityObjective:
             self._own = self._own[atoms]
         if self._goals is not None:
             self._goals.keep(atoms)
+        if self._cohesion is not None:
+            self._cohesion.keep(atoms)
         self._begin_again()
 
     def search_anew(self, structures: torch.Tensor) -> None:
@@ -255,6 +271,8 @@ class LocalSimilarityObjective:
         virial = torch.einsum("aki,akj->aij", vector_gradient, vectors)
         strain_gradient = virial.new_zeros((n_structures, 3, 3)).index_add_(0, batch.structure_index, virial)
         gradient = scatter_to_atoms(self._table, vector_gradient)
+        if self._cohesion is not None:
+            self._cohesion.add(batch, loss, gradient)
         if self._free is not None:
             gradient = gradient * self._free[:, None]
         return Evaluation(loss, gradient, strain_gradient, atom_loss, distance, environment)

@@ -52,6 +52,9 @@ class RelaxSettings:
     repulsion : float
         Strength of the repulsion between atoms that are closer than 0.8 of the shortest distance that the database has
         for their elements; it adds nothing to the loss of any other structure. Zero for Eq. 8 alone.
+    cohesion : float
+        Strength of what holds the bonds of a molecule's start when they are stretched beyond 1.25 times the sum of the
+        covalent radii; it adds nothing to the loss of any other structure. Zero for Eq. 8 alone.
     weights : dict, optional
         The c_i of Eq. 8 by species, `{"H": 2.0}`; other species count one.
     relax_cell : bool
@@ -84,6 +87,7 @@ class RelaxSettings:
     kernel: str = "distance"
     kernel_degree: float = 2.0
     repulsion: float = 1.0
+    cohesion: float = 0.0
     weights: dict[str, float] | None = None
     relax_cell: bool = False
     n_hops: int = 0
@@ -102,11 +106,19 @@ class RelaxSettings:
         for name in ("max_steps", "n_hops"):
             self._check(name, getattr(self, name) <= _MOST, f"at most {_MOST}")
         self._check("batch_size", self.batch_size >= 1, "1 or larger")
-        for name in ("fmax", "loss_tolerance", "relative_loss_tolerance", "repulsion", "noise_variance", "noise_decay"):
+        for name in (
+            "fmax",
+            "loss_tolerance",
+            "relative_loss_tolerance",
+            "repulsion",
+            "cohesion",
+            "noise_variance",
+            "noise_decay",
+        ):
             self._check(name, is_real(getattr(self, name)) and getattr(self, name) >= 0, "a number, zero or larger")
         for name in ("max_step_length", "kernel_degree", "hop_length"):
             self._check(name, is_real(getattr(self, name)) and getattr(self, name) > 0, "a positive number")
-        for name in ("repulsion", "kernel_degree", "hop_length", "noise_variance"):
+        for name in ("repulsion", "cohesion", "kernel_degree", "hop_length", "noise_variance"):
             self._check(name, getattr(self, name) <= LARGEST, f"at most {LARGEST:g}")
         sound = self.noise_decay >= _SLOWEST_DECAY or not self.noise_variance
         self._check("noise_decay", sound, f"at least {_SLOWEST_DECAY:g} where there is noise, which would not end")

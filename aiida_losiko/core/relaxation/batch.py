@@ -46,15 +46,17 @@ class Preparation:
         weights: list[NDArray[np.float64]],
         stage: int = -1,
         own: list[int] | None = None,
+        starts: list[Atoms] | None = None,
     ) -> Preparation:
-        """Prepare structures with their weights c_i; `own` has the source of each that is not to be matched."""
+        """Prepare structures with their weights c_i; see `relax_batch`."""
         settings = run.settings
         dtype = getattr(torch, settings.dtype)
         batch = StructureBatch.from_atoms(structures, dtype, settings.device)
         free = torch.as_tensor(np.concatenate([~fixed_mask(atoms) for atoms in structures]), device=settings.device)
         c = torch.as_tensor(np.concatenate(weights), dtype=dtype, device=settings.device)
         hidden = None if own is None else torch.as_tensor(own, device=settings.device)[batch.structure_index]
-        objective = run.objective(batch, c, free, stage, hidden)
+        origin = None if starts is None else StructureBatch.from_atoms(starts, dtype, settings.device).positions
+        objective = run.objective(batch, c, free, stage, hidden, origin)
         return cls(batch, objective, DegreesOfFreedom(batch, settings.relax_cell), free)
 
 
@@ -66,12 +68,14 @@ def relax_batch(
     on_done: Callable[[int], Any],
     stage: int = -1,
     own: list[int] | None = None,
+    starts: list[Atoms] | None = None,
 ) -> list[Relaxation]:
     """Relax structures together, in one stage of a learnt metric; `on_done` is told how many more are finished.
 
-    `own` has for each structure the source of the database that it must not be matched to, for learning.
+    `own` has for each structure the source of the database that it must not be matched to, for learning; `starts` are
+    the structures before the first stage.
     """
-    return _BatchRelaxation(run, structures, numbers, weights, stage, own).work(on_done)
+    return _BatchRelaxation(run, structures, numbers, weights, stage, own, starts).work(on_done)
 
 
 class _BatchRelaxation:
@@ -85,10 +89,11 @@ class _BatchRelaxation:
         weights: list[NDArray[np.float64]],
         stage: int,
         own: list[int] | None,
+        starts: list[Atoms] | None,
     ) -> None:
         self.run, self.settings = run, run.settings
         self.structures, self.numbers = structures, numbers
-        self.prepared = Preparation.of(run, structures, weights, stage, own)
+        self.prepared = Preparation.of(run, structures, weights, stage, own, starts)
         self.noise = NoiseSchedule(self.settings.noise_variance, self.settings.noise_decay)
         self.generators = [torch.Generator().manual_seed(_seed(self.settings.seed, number)) for number in numbers]
         self.results = [Relaxation(atoms=atoms) for atoms in structures]

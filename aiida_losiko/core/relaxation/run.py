@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 
+from aiida_losiko.core.cohesion import BONDED
 from aiida_losiko.core.environments.database import EnvironmentDatabase
 from aiida_losiko.core.neighbors import StructureBatch, close_pairs
 from aiida_losiko.core.objective import LocalSimilarityObjective, shortest_pairs
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 # A pair closer than this part of the shortest one in the database (or of the sum of the covalent radii) is a collapse.
 COLLAPSE = 0.7
-# Atoms closer than this part of the sum of their covalent radii are bonded, which tells what is one piece.
-BONDED = 1.3
 # A volume that changed by more than this factor is an explosion (or its opposite).
 EXPLOSION = 3.0
 
@@ -84,6 +83,7 @@ class Run:
         free: torch.Tensor | None = None,
         stage: int = -1,
         own: torch.Tensor | None = None,
+        start: torch.Tensor | None = None,
     ) -> LocalSimilarityObjective:
         """The loss of a batch with these settings; see `LocalSimilarityObjective`."""
         return LocalSimilarityObjective(
@@ -94,6 +94,8 @@ class Run:
             kernel_degree=self.settings.kernel_degree,
             free=free,
             repulsion=self.settings.repulsion,
+            cohesion=self.settings.cohesion,
+            start=start,
             stage=stage,
             own=own,
         )

@@ -66,6 +66,7 @@ def relax_in_stages(
             [weights[k] for k in going],
             lambda _: None,
             stage=stage,
+            starts=[structures[k] for k in going],
         )
         for k, outcome in zip(going, outcomes, strict=True):
             outcome.steps += results[k].steps

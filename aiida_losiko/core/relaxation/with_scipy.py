@@ -25,10 +25,11 @@ def relax_one_with_scipy(
     weights: list[NDArray[np.float64]],
     on_done: Callable[[int], Any],
     stage: int = -1,
+    starts: list[Atoms] | None = None,
 ) -> list[Relaxation]:
     """Relax a list of one structure, in one stage of a learnt metric."""
     (start,), settings = structures, run.settings
-    problem = _Problem(Preparation.of(run, structures, weights, stage), len(start))
+    problem = _Problem(Preparation.of(run, structures, weights, stage, starts=starts), len(start))
     initial, gradient = problem.evaluate(problem.start)
     if not (np.isfinite(initial) and np.isfinite(gradient).all()):
         on_done(1)
