@@ -23,12 +23,16 @@ __all__ = ("RelaxWorkChain",)
 #: Inputs of the job that are inputs of the work chain itself, not of its namespace `relax`.
 OWN_INPUTS = ("structure", "structures", "fixed_atoms", "database")
 
+#: What `max_steps` of a restart is not raised beyond.
+MOST_STEPS = 1_000_000
+
 
 class RelaxWorkChain(ProtocolMixin, BaseRestartWorkChain):
     """Relax one structure or a set; when a job ran out of steps or time, go on from its last structures.
 
     A restart begins with the last structures of all of a set: order and identifiers stay, and converged structures are
-    recognised as such within a few steps. Decaying noise goes on where it was for the structure that had come least
+    recognised as such within a few steps (with a learnt metric they go through its stages again, to a place nearby).
+    Decaying noise goes on where it was for the structure that had come least
     far. The report is that of all jobs together, the matches (and the steps and losses among them) are of the last.
     """
 
@@ -148,11 +152,20 @@ class RelaxWorkChain(ProtocolMixin, BaseRestartWorkChain):
 
     @process_handler(priority=400, exit_codes=[RelaxCalculation.exit_codes.ERROR_NOT_CONVERGED])
     def handle_not_converged(self, node: orm.CalcJobNode) -> ProcessHandlerReport:
-        """Go on from the last structures, or give them when there were enough jobs or more steps would not help."""
+        """Go on from the last structures, or give them when there were enough jobs or more steps would not help.
+
+        With a learnt metric, whose stages a job begins anew, each job may take twice as many steps as the one before.
+        """
         code = self.exit_codes.ERROR_NOT_CONVERGED
         code = code.format(iterations=self.ctx.iteration, message=node.exit_message)
         # Where no step lowers the loss, a new start from the same place ends there again.
         worthwhile = "max_steps" in node.outputs.report["status"]
+        if worthwhile and self.inputs.database.summary.get("metric"):
+            # The next job goes through the stages from the first on, and would need as many steps again.
+            given, numbers = self._relax_parameters()
+            steps = numbers["max_steps"]
+            changes = {"max_steps": max(steps, min(2 * max(steps, 1), MOST_STEPS))}
+            self.ctx.inputs.parameters = orm.Dict({**given, "relax": {**(given.get("relax") or {}), **changes}})
         return self._restart_or_give_up(node, code, worthwhile)
 
     @process_handler(priority=390, exit_codes=[RelaxCalculation.exit_codes.ERROR_SOME_STRUCTURES_FAILED])
@@ -181,6 +194,12 @@ class RelaxWorkChain(ProtocolMixin, BaseRestartWorkChain):
         self.results()
         return ProcessHandlerReport(do_break=True, exit_code=code)
 
+    def _relax_parameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the parameters of the last job as they were given, and all numbers of the relaxation."""
+        given = self.ctx.inputs.parameters.get_dict() if "parameters" in self.ctx.inputs else {}
+        numbers = spell_out(given, RelaxCalculation.SECTIONS, known_protocol(self.inputs.database))["relax"]
+        return given, numbers
+
     def _change_randomness(self, node: orm.CalcJobNode) -> None:
         """Let the noise of the next job go on where this one stopped, with other random numbers.
 
@@ -189,8 +208,7 @@ class RelaxWorkChain(ProtocolMixin, BaseRestartWorkChain):
         """
         from aiida_losiko.core.optimizers.noise import NoiseSchedule
 
-        given = self.ctx.inputs.parameters.get_dict() if "parameters" in self.ctx.inputs else {}
-        numbers = spell_out(given, RelaxCalculation.SECTIONS, known_protocol(self.inputs.database))["relax"]
+        given, numbers = self._relax_parameters()
         if not numbers["noise_variance"] and not numbers["n_hops"]:
             return
         steps, status = (node.outputs.matches.get_array(name) for name in ("steps", "status"))
