@@ -41,8 +41,8 @@ class RelaxSettings:
     relative_loss_tolerance : float
         Converged also when two steps in a row change the loss by less than this part of it: where a match is not exact,
         the last digits of the loss follow the differences between molecules, not the structure that is sought. Not
-        for `fire`, whose steps are small for other reasons. Three times that in each stage of a learnt metric that
-        another one follows.
+        for `fire`, whose steps are small for other reasons. With a learnt metric this is the value of the first stage,
+        a third of it that of the second, a ninth that of the third.
     max_step_length : float
         No atom moves further in one step, in Angstrom.
     kernel : str

@@ -34,7 +34,7 @@ Array = NDArray[np.float64]
 
 # How structures are relaxed while the stages are learnt. The loss is in units of what is usual; more than that is to
 # be gained by keeping atoms apart.
-_RELAX = RelaxSettings(dtype="float32", relative_loss_tolerance=0.001, max_steps=150, repulsion=100.0)
+_RELAX = RelaxSettings(dtype="float32", relative_loss_tolerance=0.009, max_steps=150, repulsion=100.0)
 # Structures of each element that are among those that are learnt from, where there are so many.
 _OF_EACH_ELEMENT = 10
 # With fewer differences of a species than this the trust in targets is not measured, and all count alike.
