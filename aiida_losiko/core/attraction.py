@@ -145,11 +145,8 @@ class StageAttraction:
         assert metric is not None
         symbol = chemical_symbols[number]
         self._stage, self._symbol = metric.stages[stage], symbol
-        basis = metric.basis[symbol].to(goals.coordinates)
-        self._basis = basis if columns is None else basis.index_select(0, columns)
-        pull = self._stage.pull[symbol].to(goals.coordinates)
-        self._pull = self._basis @ pull
-        self._pull_of_coordinates = pull
+        self._basis, self._pull = metric.matrices(stage, symbol, columns, goals.coordinates)
+        self._pull_of_coordinates = self._stage.pull[symbol].to(goals.coordinates)
         self._trust = self._stage.trust[symbol].to(goals.coordinates)
         self._limit = float(self._trust[2])
         self._searcher = database.searcher(symbol, goals.coordinates.device, stage)

@@ -23,7 +23,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from ase.data import chemical_symbols, covalent_radii
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from aiida_losiko.core.attraction import Attraction, Goals, NearestAttraction, StageAttraction
@@ -167,7 +167,7 @@ class LocalSimilarityObjective:
         self._weights = torch.ones_like(batch.positions[:, 0]) if weights is None else weights
         self._free = free
         self._repulsion = repulsion
-        self._range_of_pair = (REPULSION_RANGE * shortest_pairs(database)).to(batch.positions)
+        self._range_of_pair = (REPULSION_RANGE * database.shortest_pairs).to(batch.positions)
         self._range = torch.empty((0, 1))
         bonded = batch if start is None else replace(batch, positions=start)
         self._cohesion = BondsOfStart(cohesion, bonded) if cohesion else None
@@ -316,16 +316,3 @@ class LocalSimilarityObjective:
             feature_gradient = slope.mul_(factor).addcmul_(unit, along.mul_(-factor))
         (gradient,) = torch.autograd.grad(features, vectors, feature_gradient)
         return atom_loss, distance, environment, gradient
-
-
-def shortest_pairs(database: EnvironmentDatabase) -> torch.Tensor:
-    """Shortest distance in Angstrom that the database has for each pair of atomic numbers; a symmetric matrix.
-
-    Pairs that do not occur in it within the cutoff have the sum of their covalent radii.
-    """
-    radii = torch.as_tensor(covalent_radii, dtype=torch.float64)
-    result = radii[:, None] + radii
-    for pair, shortest in database.min_distances.items():
-        a, b = (chemical_symbols.index(symbol) for symbol in pair.split("-"))
-        result[a, b] = result[b, a] = shortest
-    return result

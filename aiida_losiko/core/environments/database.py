@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
+from ase.data import atomic_numbers, covalent_radii
 from numpy.typing import NDArray
 
 from aiida_losiko.core.environments.building import build_blocks, check_all, named_structures
@@ -209,6 +211,19 @@ class EnvironmentDatabase:
             return None
         same = header["min_distances"] == self.min_distances and header.get("reach") == self._reach
         return self._tensors.path if same and tensors.is_of(self._tensors) else None
+
+    @cached_property
+    def shortest_pairs(self) -> torch.Tensor:
+        """The shortest distance in Angstrom for each pair of atomic numbers, a symmetric matrix in float64.
+
+        Pairs that do not occur within `r_cut` have the sum of their covalent radii.
+        """
+        radii = torch.as_tensor(covalent_radii, dtype=torch.float64)
+        result = radii[:, None] + radii
+        for pair, shortest in self.min_distances.items():
+            a, b = (atomic_numbers[symbol] for symbol in pair.split("-"))
+            result[a, b] = result[b, a] = shortest
+        return result
 
     @property
     def metric(self) -> LearntMetric | None:

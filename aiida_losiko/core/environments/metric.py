@@ -35,6 +35,8 @@ from aiida_losiko.core.checks import is_real, is_whole, require
 from aiida_losiko.core.errors import LosikoError, did_you_mean
 from aiida_losiko.core.files import to_jsonable
 
+# Products of matrices that are kept: those of the elements that a batch holds, a few megabytes each.
+_MOST_PRODUCTS = 32
 # Below so many structures there is nothing to learn from: the plain distance is used.
 FEWEST_STRUCTURES = 20
 
@@ -169,6 +171,36 @@ class LearntMetric:
     settings: MetricSettings
     basis: dict[str, torch.Tensor]
     stages: list[Stage]
+    _products: dict[tuple[Any, ...], tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict, repr=False)
+
+    def matrices(
+        self, stage: int, symbol: str, columns: torch.Tensor | None, like: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What leads from the features of a species to coordinates and to the space of a pull; made once and kept.
+
+        Parameters
+        ----------
+        stage, symbol
+            Whose pull.
+        columns : Tensor of int64, shape (d,), optional
+            Features that are given; all D by default.
+        like : Tensor
+            Of the type and on the device that the matrices are wanted in.
+
+        Returns
+        -------
+        basis, pull : Tensor, shape (d, r)
+        """
+        stage = stage % len(self.stages)
+        chosen = None if columns is None else columns.cpu().numpy().tobytes()
+        key = (stage, symbol, chosen, like.dtype, like.device)
+        if key not in self._products:
+            basis = self.basis[symbol].to(like)
+            basis = basis if columns is None else basis.index_select(0, columns)
+            if len(self._products) >= _MOST_PRODUCTS:
+                del self._products[next(iter(self._products))]
+            self._products[key] = basis, basis @ self.stages[stage].pull[symbol].to(like)
+        return self._products[key]
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Everything as named tensors, as they are kept in the file."""

@@ -17,7 +17,7 @@ from scipy.spatial.distance import cdist
 from aiida_losiko.core.cohesion import BONDED
 from aiida_losiko.core.environments.database import EnvironmentDatabase
 from aiida_losiko.core.neighbors import StructureBatch, close_pairs
-from aiida_losiko.core.objective import LocalSimilarityObjective, shortest_pairs
+from aiida_losiko.core.objective import LocalSimilarityObjective
 from aiida_losiko.core.relaxation.results import Matches, Relaxation
 from aiida_losiko.core.settings import RelaxSettings
 
@@ -145,7 +145,7 @@ def structure_flags(atoms: Atoms, start: Atoms, database: EnvironmentDatabase) -
     """Warnings on a relaxed structure: see `Relaxation.flags`."""
     flags = []
     i, j, distance = close_pairs(atoms, database.descriptor.r_cut)
-    shortest = shortest_pairs(database).numpy()
+    shortest = database.shortest_pairs.numpy()
     if (distance < COLLAPSE * shortest[atoms.numbers[i], atoms.numbers[j]]).any():
         flags.append("collapsed")
     if atoms.pbc.all():
