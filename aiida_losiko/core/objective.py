@@ -129,7 +129,7 @@ class LocalSimilarityObjective:
         that the database has for their elements; zero for none.
     cohesion : float
         Strength k of the term k sum_bonds (r / R - 1)^2 for pairs further apart than R, which is 1.25 times the sum of
-        their covalent radii. Bonds are the pairs of molecules (what is not periodic) that are closer than 1.3
+        their covalent radii. Bonds are the pairs of molecules (what is not periodic) that are closer than 1.15
         times this sum at `start`.
     start : Tensor, shape (n_atoms, 3), optional
         Positions that say what is bonded, in Angstrom; those of the batch by default.
