@@ -1,0 +1,28 @@
+"""Starting structures: random cells, point defects, interfaces. Plain functions on `ase.Atoms`; no AiiDA, no network.
+
+>>> from aiida_losiko.builders import random_cells
+>>> cells = random_cells("C", 300, density=(3.7, 4.2), formula_units=(2, 8), seed=1)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aiida_losiko.builders.random_search import random_cells
+
+_HOMES = {
+    "random_cells": "random_search",
+}
+
+__all__ = [
+    "random_cells",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: symmetry and ASE's builders take their time to load."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
