@@ -10,14 +10,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aiida_losiko.builders.defects import interstitial, substitute, vacancy
+    from aiida_losiko.builders.orbits import find_orbits
     from aiida_losiko.builders.random_search import random_cells
+    from aiida_losiko.builders.supercell import make_supercell
 
 _HOMES = {
+    "find_orbits": "orbits",
+    "interstitial": "defects",
+    "make_supercell": "supercell",
     "random_cells": "random_search",
+    "substitute": "defects",
+    "vacancy": "defects",
 }
 
 __all__ = [
+    "find_orbits",
+    "interstitial",
+    "make_supercell",
     "random_cells",
+    "substitute",
+    "vacancy",
 ]
 
 
