@@ -23,7 +23,9 @@ Loader: TypeAlias = Callable[..., tuple[SourceInfo, list[SourceRecord]]]
 SOURCES = {
     "g2": "aiida_losiko.sources.g2:load_g2",
     "materials_project": "aiida_losiko.sources.materials_project:load_materials_project",
+    "optimade": "aiida_losiko.sources.optimade:load_optimade",
     "qm9": "aiida_losiko.sources.qm9:load_qm9",
+    "reference_crystals": "aiida_losiko.sources.reference_crystals:load_reference_crystals",
 }
 """Where the loaders are: functions of a path (or None), a selection, and options of their own as keywords."""
 
