@@ -118,10 +118,11 @@ def load_materials_project(
         documents = _ask(client, query, page_size)
         if not documents:
             raise _why_nothing(client, query, page_size)
-        if client.database_version() != version:
+        now = client.database_version()
+        if version and now and now != version:
             raise LosikoError(
-                f"the Materials Project changed from database version {version} to another during the query; nothing "
-                "of it was kept, ask again"
+                f"the Materials Project changed from database version {version} to {now} during the query; nothing of "
+                "it was kept, ask again"
             )
         sent = client.sent
     records = make_records(documents, database_version=version, thermo_type=query.thermo_type)

@@ -47,6 +47,8 @@ class MaterialsProjectClient:
         self.endpoint = endpoint
         self.sent: list[dict[str, str]] = []
         """Path and parameters of the requests for documents, as they were sent; of each search the first page."""
+        find_key()  # before the imports, which take seconds
+        self._classes = _client_classes()
         self._session = _open_session(patience)
         self._resters: dict[str, Any] = {}
 
@@ -71,6 +73,8 @@ class MaterialsProjectClient:
         response = self._session.get(self.endpoint + "heartbeat")
         if response.status_code == 403:
             return ""
+        if response.status_code == 401:
+            raise self._refusal(response.text)
         content = response.json() if response.status_code == 200 else None
         version = content.get("db_version") if isinstance(content, dict) else None
         if not isinstance(version, str):
@@ -83,17 +87,15 @@ class MaterialsProjectClient:
     def summaries(self, fields: Sequence[str], page_size: int, **keywords: Any) -> list[dict[str, Any]]:
         """Search the summaries of the materials; ``keywords`` as the client's ``materials.summary.search``."""
         # In a fixed order: without one, pages of a result may overlap.
-        return self._search("summary", "SummaryRester", fields, page_size, _sort_fields="material_id", **keywords)
+        return self._search("summary", fields, page_size, _sort_fields="material_id", **keywords)
 
     def energies(self, page_size: int, **keywords: Any) -> list[dict[str, Any]]:
         """Search the energies of one thermo type; ``keywords`` as the client's ``materials.thermo.search``."""
         fields = ("material_id", "thermo_type", "energy_above_hull", "energy_per_atom")
-        return self._search("thermo", "ThermoRester", fields, page_size, **keywords)
+        return self._search("thermo", fields, page_size, **keywords)
 
-    def _search(
-        self, name: str, class_name: str, fields: Sequence[str], page_size: int, **keywords: Any
-    ) -> list[dict[str, Any]]:
-        rester = self._rester(name, class_name)
+    def _search(self, name: str, fields: Sequence[str], page_size: int, **keywords: Any) -> list[dict[str, Any]]:
+        rester = self._rester(name)
         self._session.answers.clear()
         failure = ""
         documents: list[dict[str, Any]] = []
@@ -110,23 +112,19 @@ class MaterialsProjectClient:
         self._check_pages(documents)
         return documents
 
-    def _rester(self, name: str, class_name: str) -> Any:
-        """Return the client's class for one end point; it asks for the heartbeat once per process, with no time-out."""
+    def _rester(self, name: str) -> Any:
+        """Return the client's object for one end point; the first one asks for the heartbeat, with no time-out."""
         if name not in self._resters:
             with warnings.catch_warnings():
-                # Of the import and of the heartbeat; pymatgen's would quote a damaged settings file.
-                warnings.simplefilter("ignore")
+                warnings.simplefilter("ignore")  # of a heartbeat that is refused
                 self._resters[name] = self._session.persist(
-                    lambda seconds: _within(seconds, lambda: self._make_rester(name, class_name))
+                    lambda seconds: _within(seconds, lambda: self._make_rester(name))
                 )
         return self._resters[name]
 
-    def _make_rester(self, name: str, class_name: str) -> Any:
-        from importlib import import_module
-
-        rester = getattr(import_module(f"mp_api.client.routes.materials.{name}"), class_name)
-        return rester(
-            api_key=find_key(),
+    def _make_rester(self, name: str) -> Any:
+        return self._classes[name](
+            api_key=str(self._session.headers["x-api-key"]),
             endpoint=self.endpoint,
             session=self._session,
             use_document_model=False,
@@ -140,8 +138,8 @@ class MaterialsProjectClient:
         said = self._session.clean(failure.rpartition("with message:")[2])
         if status in (401, 403):
             return LosikoError(
-                f"the {SERVICE} refuses the key ({status}: {said}); compare MP_API_KEY, or PMG_MAPI_KEY in "
-                f"~/.config/.pmgrc.yaml, with {KEY_PAGE}"
+                f"the {SERVICE} refuses the key, or this machine ({status}: {said}); compare MP_API_KEY, or "
+                f"PMG_MAPI_KEY in ~/.config/.pmgrc.yaml, with {KEY_PAGE}"
             )
         return LosikoError(
             f"the {SERVICE} does not accept the query ({f'{status}: ' if status else ''}{said}); a newer or older "
@@ -167,6 +165,15 @@ class MaterialsProjectClient:
                 f"the {SERVICE} announced {announced} entries and sent {len(documents)}, {len(names)} of them "
                 "different: its database changed in between; nothing of this query was kept, ask again"
             )
+
+
+def _client_classes() -> dict[str, Any]:
+    with warnings.catch_warnings():
+        # Of the many imports; pymatgen's own would quote the lines of a damaged settings file, the key among them.
+        warnings.simplefilter("ignore")
+        from mp_api.client.routes.materials.summary import SummaryRester
+        from mp_api.client.routes.materials.thermo import ThermoRester
+    return {"summary": SummaryRester, "thermo": ThermoRester}
 
 
 def _open_session(patience: Patience) -> PatientSession:

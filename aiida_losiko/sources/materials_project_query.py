@@ -252,6 +252,7 @@ def _names(key: str, value: Any, example: str) -> list[str]:
 
 
 def _formulas(value: Any) -> tuple[str, ...]:
+    from ase.data import atomic_numbers
     from ase.formula import Formula
 
     formulas = _names("formula", value, "SiO2")
@@ -260,7 +261,7 @@ def _formulas(value: Any) -> tuple[str, ...]:
             symbols = set(Formula(formula).count())
         except ValueError:
             symbols = set()
-        if not symbols or "X" in symbols:
+        if not symbols or "X" in symbols or not symbols <= set(atomic_numbers):
             raise LosikoError(f"formula {formula!r} is no chemical formula; give elements and counts, such as SiO2")
     return tuple(formulas)
 

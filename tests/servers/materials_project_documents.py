@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import lzma
 from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,15 +29,26 @@ def read_entries(*paths: Path) -> tuple[list[Document], list[Document]]:
     energies: list[Document] = []
     for path in paths or (TABLE,):
         if path.suffix == ".json":
-            for entry in json.loads(path.read_text(encoding="utf-8"))["entries"]:
-                summaries.append(_summary(entry))
-                energies += _energies(entry, summaries[-1])
+            made = deepcopy(_table(path))
+            summaries += made[0]
+            energies += made[1]
         else:
             with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open() as lines:
                 documents = [json.loads(line) for line in lines]
             for document in documents:
                 document.pop("losiko_provenance", None)  # no field of the service
             summaries += documents
+    # Collections of chemical systems that overlap hold the same entries.
+    return list({document["material_id"]: document for document in summaries}.values()), energies
+
+
+@cache
+def _table(path: Path) -> tuple[list[Document], list[Document]]:
+    summaries: list[Document] = []
+    energies: list[Document] = []
+    for entry in json.loads(path.read_text(encoding="utf-8"))["entries"]:
+        summaries.append(_summary(entry))
+        energies += _energies(entry, summaries[-1])
     return summaries, energies
 
 
