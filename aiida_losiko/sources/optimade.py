@@ -91,9 +91,9 @@ def load_optimade(
     (RemoteInfo, list of SourceRecord)
         ``version`` is the version of the database or, as most servers say none, the latest change among the entries
         of the answer; ``query`` holds options, address, filter, fields, counts and software of the server. Records
-        are in the order of their identifiers. Their properties are ``formula``, ``n_sites``, ``reference`` (the
-        address of the entry) and, where the server knows them, ``energy_above_hull`` (eV/atom), ``thermo_type``,
-        ``space_group``, ``space_group_symbol``, ``licence``, ``last_modified``.
+        are in the order of their identifiers. Their properties are ``formula``, ``n_sites``, ``reference`` (DOI of the
+        database), ``url`` (of the entry) and, where the server knows them, ``energy_above_hull`` (eV/atom),
+        ``thermo_type``, ``space_group``, ``space_group_symbol``, ``licence``, ``last_modified``.
 
     Raises
     ------
@@ -140,7 +140,13 @@ def load_optimade(
     entries.sort(key=lambda entry: str(entry.get("id")))
     _warn_missing(query.ids, entries, about.name)
     records, rejected = read_entries(
-        within_hull(entries, query, dialect), query, dialect, name=about.name, licence=about.licence, base_url=address
+        within_hull(entries, query, dialect),
+        query,
+        dialect,
+        name=about.name,
+        licence=about.licence,
+        reference=about.reference,
+        base_url=address,
     )
     if rejected:
         named = "; ".join(f"{reason}: {', '.join(some)}" for reason, some in rejected.items())
@@ -164,6 +170,7 @@ class _About:
         self.name = name or self.prefix
         if not self.name:
             raise LosikoError(f"the server {server.base_url} names no provider, as OPTIMADE servers do; check base_url")
+        self.reference = DATABASES[self.name].reference if self.name in DATABASES else OPTIMADE_REFERENCE
         self.licence = _licence(attributes)
         listed, _ = _attributes(server, "info/structures", optional=True)
         self.properties = frozenset(listed.get("properties") or ())
@@ -223,12 +230,11 @@ class _About:
             "time_stamp": meta.get("time_stamp"),
         }
         version = database.get("version") if isinstance(database, dict) else None
-        known = DATABASES.get(self.name)
         return RemoteInfo(
             name=f"OPTIMADE {self.name}",
             version=str(version or (f"last modified {latest}" if latest else "")),
             licence=self.licence,
-            reference=known.reference if known else OPTIMADE_REFERENCE,
+            reference=self.reference,
             url=self.server.base_url,
             description=query_text(query),
         )

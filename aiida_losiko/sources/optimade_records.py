@@ -50,7 +50,14 @@ def within_hull(entries: list[dict[str, Any]], query: OptimadeQuery, dialect: Di
 
 
 def read_entries(
-    entries: list[dict[str, Any]], query: OptimadeQuery, dialect: Dialect, *, name: str, licence: str, base_url: str
+    entries: list[dict[str, Any]],
+    query: OptimadeQuery,
+    dialect: Dialect,
+    *,
+    name: str,
+    licence: str,
+    reference: str,
+    base_url: str,
 ) -> tuple[list[SourceRecord], dict[str, list[str]]]:
     """Return the records of entries, and the identifiers of those that cannot be taken, by reason.
 
@@ -60,8 +67,8 @@ def read_entries(
         As the server gives them.
     query, dialect : OptimadeQuery, Dialect
         What was asked, and what the provider calls it.
-    name, licence, base_url : str
-        The name of the database, and what it says.
+    name, licence, reference, base_url : str
+        Of the database.
     """
     from pymatgen.core.composition import Composition
 
@@ -82,7 +89,8 @@ def read_entries(
             "thermo_type": query.thermo_type if dialect.by_thermo_type and hull is not None else None,
             **_space_group(attributes, dialect),
             "licence": licence,
-            "reference": f"{base_url}/v1/structures/{identifier}",
+            "reference": reference,
+            "url": f"{base_url}/v1/structures/{identifier}",
             "last_modified": attributes.get("last_modified"),
         }
         properties = {key: value for key, value in known.items() if value not in (None, "")}

@@ -104,7 +104,8 @@ def test_a_chemical_system_with_its_subsystems(server, capfd):
         "space_group": 154,
         "space_group_symbol": "P3_221",
         "licence": "CC-BY-4.0",
-        "reference": f"{server}/mp/v1/structures/mp-1",
+        "reference": "10.1063/1.4812323",
+        "url": f"{server}/mp/v1/structures/mp-1",
         "last_modified": "2025-01-01T00:00:00",
     }
     assert quartz.atoms.info["identifier"] == quartz.identifier
