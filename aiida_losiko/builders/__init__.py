@@ -10,13 +10,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aiida_losiko.builders.assembly import interface
     from aiida_losiko.builders.defects import interstitial, substitute, vacancy
+    from aiida_losiko.builders.layers import cleave, cut_layer
     from aiida_losiko.builders.orbits import find_orbits
     from aiida_losiko.builders.random_search import random_cells
+    from aiida_losiko.builders.region import atoms_near_plane, freeze
     from aiida_losiko.builders.supercell import make_supercell
 
 _HOMES = {
+    "atoms_near_plane": "region",
+    "cleave": "layers",
+    "cut_layer": "layers",
     "find_orbits": "orbits",
+    "freeze": "region",
+    "interface": "assembly",
     "interstitial": "defects",
     "make_supercell": "supercell",
     "random_cells": "random_search",
@@ -25,7 +33,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "atoms_near_plane",
+    "cleave",
+    "cut_layer",
     "find_orbits",
+    "freeze",
+    "interface",
     "interstitial",
     "make_supercell",
     "random_cells",

@@ -245,7 +245,7 @@ def _labelled(
     details: dict[str, Any],
     cells: tuple[Atoms, Atoms, NDArray[np.int64]],
 ) -> Atoms:
-    from pymatgen.core import Composition
+    from pymatgen.core.composition import Composition
 
     of = str(host.info.get("identifier") or Composition(host.get_chemical_formula()).reduced_formula)
     atoms.info["identifier"] = f"{of}:{name}-{details['orbit']}"
