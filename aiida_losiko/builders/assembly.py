@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from aiida_losiko.builders.layers import LEAST_VACUUM, as_layer
 from aiida_losiko.builders.matching import STRAINED, Match, match_layers
+from aiida_losiko.builders.supercell import name_of
 from aiida_losiko.core.checks import is_real, is_whole, require
 
 if TYPE_CHECKING:
@@ -130,8 +131,7 @@ def _assembled(
     )
     atoms.wrap(pbc=(True, True, False))
     atoms.set_array("layer", np.repeat([0, 1], [len(lower), len(upper)]))
-    names = [str(slab.info.get("identifier") or slab.get_chemical_formula()) for slab in slabs]
-    atoms.info["identifier"] = "|".join(names)
+    atoms.info["identifier"] = "|".join(name_of(slab) for slab in slabs)
     atoms.info["interface"] = {
         "planes": planes,
         "strain": [_in_space(strain) for strain in match.strains],
@@ -172,7 +172,7 @@ def _check(
     require("gap", gap, is_real(gap) and gap > 0, "a number of Angstrom above zero")
     allowed = is_real(max_strain) and 0 <= max_strain <= 0.5
     require("max_strain", max_strain, allowed, "a number from 0 to 0.5, 0.03 for 3 %")
-    require("strained", strained, strained in STRAINED, f"one of {', '.join(STRAINED)}")
+    require("strained", strained, isinstance(strained, str) and strained in STRAINED, f"one of {', '.join(STRAINED)}")
     require(
         "vacuum",
         vacuum,
@@ -182,5 +182,5 @@ def _check(
     require("max_area", max_area, is_real(max_area) and max_area > 0, "a number of Angstrom^2 above zero")
     require("max_atoms", max_atoms, is_whole(max_atoms, 2), "a whole number of at least 2")
     require("min_length", min_length, is_real(min_length) and min_length >= 0, "a number of Angstrom of at least 0")
-    pair = not isinstance(shift, str) and len(shift) == 2 and all(is_real(value) for value in shift)
+    pair = isinstance(shift, Sequence | np.ndarray) and len(shift) == 2 and all(is_real(value) for value in shift)
     require("shift", shift, pair, "two numbers, fractions of the common cell's vectors")

@@ -71,7 +71,7 @@ def check_request(
         "space_groups",
         space_groups,
         space_groups is None
-        or (not isinstance(groups, str) and len(groups) > 0 and all(is_whole(g, 1) and g <= 230 for g in groups)),
+        or (isinstance(groups, Sequence) and len(groups) > 0 and all(is_whole(g, 1) and g <= 230 for g in groups)),
         "a list of numbers from 1 to 230, or left out for cells without symmetry",
     )
     if groups:

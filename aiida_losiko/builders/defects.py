@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiida_losiko.builders.orbits import Orbit, find_orbits
-from aiida_losiko.builders.supercell import SYMPREC, Matrix, check_crystal, make_supercell
+from aiida_losiko.builders.supercell import SYMPREC, Matrix, check_crystal, make_supercell, name_of
 from aiida_losiko.core.checks import is_real, is_whole, require
 from aiida_losiko.core.errors import LosikoError
 
@@ -245,9 +245,7 @@ def _labelled(
     details: dict[str, Any],
     cells: tuple[Atoms, Atoms, NDArray[np.int64]],
 ) -> Atoms:
-    from pymatgen.core.composition import Composition
-
-    of = str(host.info.get("identifier") or Composition(host.get_chemical_formula()).reduced_formula)
+    of = name_of(host)
     atoms.info["identifier"] = f"{of}:{name}-{details['orbit']}"
     repeated = {"supercell": cells[2].tolist(), "repeated_cell": cells[1].cell.array.tolist()}
     atoms.info["defect"] = {"name": name, "host": of} | details | repeated

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from aiida_losiko.builders.supercell import SYMPREC, bare, check_crystal, check_symprec
+from aiida_losiko.builders.supercell import SYMPREC, bare, check_crystal, check_symprec, name_of
 from aiida_losiko.core.checks import is_real, is_whole, require
 from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.core.structures import check_structure
@@ -67,8 +67,9 @@ def cleave(
 
     check_crystal(bulk, "the crystal")
     check_symprec(symprec)
-    plane = list(miller)
-    allowed = len(plane) == 3 and all(is_whole(abs(index)) for index in plane) and any(plane)
+    require("conventional", conventional, isinstance(conventional, bool), "True or False")
+    plane = list(miller) if isinstance(miller, Sequence | np.ndarray) else []
+    allowed = len(plane) == 3 and all(is_real(index) and is_whole(abs(index)) for index in plane) and any(plane)
     require("miller", miller, allowed, "three whole numbers, not all zero")
     require("thickness", thickness, is_real(thickness) and thickness > 0, "a number of Angstrom above zero")
     crystal = AseAtomsAdaptor.get_structure(bare(bulk))
@@ -91,7 +92,8 @@ def cleave(
         )
     atoms = AseAtomsAdaptor.get_atoms(slabs[termination].get_orthogonal_c_slab(), msonable=False)
     layer = as_layer(bare(atoms), "the slab")
-    layer.info = _kept_identifier(bulk)
+    indices = "_".join(str(index) for index in plane)
+    layer.info["identifier"] = f"{name_of(bulk)}:slab-{indices}-{termination}"
     details = {"miller": [int(index) for index in plane], "thickness": float(thickness), "termination": termination}
     layer.info["layer"] = details
     return layer
@@ -142,7 +144,7 @@ def cut_layer(atoms: Atoms, thickness: float | None = None, start: float = 0.0) 
         )
     layer.pbc = (True, True, False)
     layer = as_layer(layer, "the layer")
-    layer.info = _kept_identifier(atoms)
+    layer.info["identifier"] = f"{name_of(atoms)}:layer-{start:.2f}-{taken:.2f}"
     layer.info["layer"] = {"thickness": float(taken), "start": float(start)}
     return layer
 
@@ -233,7 +235,3 @@ def _turned(atoms: Atoms) -> Atoms:
     copy.set_cell(cell)
     copy.positions = atoms.positions @ rotation
     return copy
-
-
-def _kept_identifier(atoms: Atoms) -> dict[str, object]:
-    return {"identifier": atoms.info["identifier"]} if "identifier" in atoms.info else {}

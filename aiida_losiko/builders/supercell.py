@@ -63,6 +63,13 @@ def bare(atoms: Atoms) -> Atoms:
     return copy
 
 
+def name_of(atoms: Atoms) -> str:
+    """Return what identifiers of structures made of this one begin with: its own, else its reduced formula."""
+    from pymatgen.core.composition import Composition
+
+    return str(atoms.info.get("identifier") or Composition(atoms.get_chemical_formula()).reduced_formula)
+
+
 def primitive_cell(atoms: Atoms, symprec: float) -> Atoms:
     """Return a primitive cell of a crystal in the orientation of the crystal.
 
@@ -137,8 +144,7 @@ def _checked_matrix(matrix: Any) -> NDArray[np.int64]:
     rows = np.array(matrix, dtype=object)
     if rows.shape == (3,):
         rows = np.diag(rows)
-    whole = rows.shape == (3, 3) and all(is_whole(abs(x)) for x in rows.ravel() if not isinstance(x, str))
-    whole = whole and not any(isinstance(x, str) for x in rows.ravel())
+    whole = rows.shape == (3, 3) and all(is_real(x) and is_whole(abs(x)) for x in rows.ravel())
     require("supercell", matrix, whole, "three whole numbers or three rows of three")
     numbers = rows.astype(np.int64)
     # A left-handed supercell of a right-handed host turns the order of its vectors around, which nobody means.

@@ -80,6 +80,7 @@ def test_cleaved_silicon(silicon, si_layer):
     assert si_layer.cell[2, 2] == pytest.approx(7 / 4 * 5.43)
     coordination = np.bincount(neighbor_list("i", si_layer, BONDS))
     assert sorted(coordination) == [2, 2] + [4] * 6
+    assert si_layer.info["identifier"] == "Si:slab-0_0_1-0"
     assert si_layer.info["layer"] == {"miller": [0, 0, 1], "thickness": 10.0, "termination": 0}
     # The indices are those of the conventional cell, whichever cell is given.
     assert np.allclose(bond_lengths(cleave(bulk("Si"), (0, 0, 1), 10.0)), bond_lengths(si_layer))
@@ -170,6 +171,7 @@ def test_silicon_on_quartz(si_layer, quartz, strained):
         # half of the way each, in opposite directions
         assert np.allclose((np.eye(3) + strains[0]) @ (np.eye(3) + strains[1]), np.eye(3), atol=1e-9)
     assert np.linalg.norm(atoms.cell.array[:2], axis=1).min() >= 7.0 * (1 - 0.05)
+    assert atoms.info["identifier"] == "Si:slab-0_0_1-0|SiO2:slab-0_0_1-0"
     assert json.loads(json.dumps(atoms.info)) == atoms.info
 
 
@@ -252,11 +254,13 @@ def test_a_mirrored_lattice_is_not_the_same():
         ({"gap": 0}, "gap=0 is not allowed"),
         ({"max_strain": 3}, "0.03 for 3 %"),
         ({"strained": "c"}, "one of a, b, both"),
+        ({"strained": ["a"]}, "one of a, b, both"),
         ({"vacuum": 0}, "vacuum=0 is not allowed; it must be at least 5 Angstrom, or left out"),
         ({"max_area": 5}, "no common cell .* raise max_area"),
         ({"max_atoms": 10}, "no common cell"),
         ({"min_length": 100.0}, "at least 100 Angstrom"),
         ({"shift": [1]}, "two numbers"),
+        ({"shift": 0.5}, "two numbers"),
         ({"slab_b": molecule("H2O")}, r"slab_b H2O has pbc \[False, False, False\]"),
     ],
 )
@@ -268,7 +272,7 @@ def test_wrong_parameters(si_layer, changes, message):
 
 
 def test_wrong_cuts(silicon, amorphous):
-    for miller in ((0, 0, 0), (1, 0), (0.5, 0, 1)):
+    for miller in ((0, 0, 0), (1, 0), (0.5, 0, 1), ("1", 0, 0), 1, "001"):
         with pytest.raises(LosikoError, match="three whole numbers, not all zero"):
             cleave(silicon, miller, 5.0)
     with pytest.raises(LosikoError, match="thickness=0"):

@@ -115,6 +115,9 @@ def test_lattices_are_bounded_and_have_the_volume():
         ({"angles": (10, 90)}, "within 30 to 150"),
         ({"space_groups": [231]}, "from 1 to 230"),
         ({"space_groups": []}, "from 1 to 230"),
+        ({"space_groups": 227}, "from 1 to 230"),
+        ({"formula_units": 1.5}, "formula_units=1.5"),
+        ({"formula_units": "12"}, "formula_units='12'"),
         ({"seed": -1}, "seed=-1"),
     ],
 )
