@@ -21,6 +21,7 @@ Loader: TypeAlias = Callable[..., tuple[SourceInfo, list[SourceRecord]]]
 
 
 SOURCES = {
+    "archive": "aiida_losiko.sources.archive:load_archive",
     "g2": "aiida_losiko.sources.g2:load_g2",
     "materials_project": "aiida_losiko.sources.materials_project:load_materials_project",
     "optimade": "aiida_losiko.sources.optimade:load_optimade",
@@ -43,7 +44,7 @@ def load_source(
     Parameters
     ----------
     name : str
-        ``"g2"`` (comes with ASE) or ``"qm9"`` (needs ``path``).
+        One of :data:`SOURCES`; ``qm9`` and ``archive`` need ``path``, ``g2`` and ``reference_crystals`` come with packages.
     path : str or Path, optional
         File or folder of the source.
     selection : str or mapping, optional
