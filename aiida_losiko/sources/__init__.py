@@ -44,7 +44,7 @@ def load_source(
     Parameters
     ----------
     name : str
-        One of :data:`SOURCES`; ``qm9`` and ``archive`` need ``path``, ``g2`` and ``reference_crystals`` come with packages.
+        One of :data:`SOURCES`; ``qm9`` and ``archive`` need ``path``.
     path : str or Path, optional
         File or folder of the source.
     selection : str or mapping, optional
