@@ -106,7 +106,7 @@ class MaterialsProjectClient:
         except LosikoError:
             raise
         except Exception as exc:
-            failure = str(exc) or type(exc).__name__
+            failure = self._session.clean(f"{type(exc).__name__}: {exc}", limit=None)
         if failure:
             raise self._refusal(failure)
         self._check_pages(documents)
@@ -141,9 +141,14 @@ class MaterialsProjectClient:
                 f"the {SERVICE} refuses the key, or this machine ({status}: {said}); compare MP_API_KEY, or "
                 f"PMG_MAPI_KEY in ~/.config/.pmgrc.yaml, with {KEY_PAGE}"
             )
+        if status < 400:
+            return LosikoError(
+                f"the client of the {SERVICE} fails ({said}); it may not fit to what the service sends now: try "
+                "another version of mp-api"
+            )
         return LosikoError(
-            f"the {SERVICE} does not accept the query ({f'{status}: ' if status else ''}{said}); a newer or older "
-            "mp-api may be needed, or fewer names at once"
+            f"the {SERVICE} does not accept the query ({status}: {said}); the service and mp-api may not fit to each "
+            "other, or the query is too long: try another version of mp-api, or fewer names at once"
         )
 
     def _check_pages(self, documents: list[dict[str, Any]]) -> None:
@@ -200,6 +205,6 @@ def _within(seconds: float, function: Callable[[], T]) -> T:
     thread.join(seconds)
     if results:
         return results[0]
-    if errors and isinstance(errors[0], LosikoError | ImportError | BROKEN):
+    if errors and isinstance(errors[0], BROKEN):
         raise errors[0]
     raise FailedError(f"the heartbeat fails: {type(errors[0]).__name__}" if errors else "time-out of the heartbeat")

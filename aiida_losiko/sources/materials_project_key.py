@@ -47,22 +47,21 @@ def find_key() -> str:
     LosikoError
         There is none, or what is there cannot be one. The message never holds it.
     """
-    for place, key in (
-        ("MP_API_KEY", os.environ.get("MP_API_KEY")),
-        ("PMG_MAPI_KEY", os.environ.get("PMG_MAPI_KEY") or os.environ.get("MAPI_KEY")),
-        _from_settings(),
-    ):
-        if not key:
-            continue
-        key = key.strip()
-        if len(key) != KEY_LENGTH or not (key.isascii() and key.isalnum()):
-            length = len(key)
-            del key  # a traceback that shows local variables does not show it
-            raise LosikoError(
-                f"the key of the Materials Project in {place} has {length} characters and cannot be one; it has "
-                f"{KEY_LENGTH} letters and digits: copy it again from {KEY_PAGE}"
-            )
+    place, key = "MP_API_KEY", os.environ.get("MP_API_KEY")
+    if not key:
+        place, key = "PMG_MAPI_KEY", os.environ.get("PMG_MAPI_KEY") or os.environ.get("MAPI_KEY")
+    if not key:
+        place, key = _from_settings()
+    key = (key or "").strip()
+    length, fits = len(key), len(key) == KEY_LENGTH and key.isascii() and key.isalnum()
+    if fits:
         return key
+    del key  # a traceback that shows local variables does not show it
+    if length:
+        raise LosikoError(
+            f"the key of the Materials Project in {place} has {length} characters and cannot be one; it has "
+            f"{KEY_LENGTH} letters and digits: copy it again from {KEY_PAGE}"
+        )
     raise LosikoError(
         f"no key of the Materials Project: get one at {KEY_PAGE} and set MP_API_KEY, or PMG_MAPI_KEY in "
         f"~/.config/.pmgrc.yaml; {WITHOUT_KEY}"

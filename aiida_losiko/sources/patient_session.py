@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import requests
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from aiida_losiko.core.checks import is_real, is_whole, require
 from aiida_losiko.core.errors import LosikoError
@@ -22,16 +23,11 @@ T = TypeVar("T")
 BUSY = frozenset({408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 """Statuses after which the same request may succeed; 520 to 524 are a content network's for a server that fails."""
 
-CHUNK = 8192
-"""Bytes read between two looks at the clock."""
+CHUNK = 1 << 16
+"""Most bytes read between two looks at the clock."""
 
-BROKEN = (
-    requests.exceptions.ConnectionError,
-    requests.exceptions.Timeout,
-    requests.exceptions.ChunkedEncodingError,
-    requests.exceptions.ContentDecodingError,
-)
-"""What `requests` raises for a connection that fails or breaks."""
+BROKEN = (requests.exceptions.ConnectionError, requests.exceptions.Timeout, HTTPError)
+"""What `requests`, and `urllib3` below it, raise for a connection that fails or breaks."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +98,10 @@ class PatientSession(requests.Session):
         """Address, status and the "meta" of the JSON of every answer that was passed on."""
         self._secret = secret
 
-    def clean(self, text: str, limit: int = 200) -> str:
-        """Return a text of the server as one short line without the key."""
+    def clean(self, text: str, limit: int | None = 200) -> str:
+        """Return a text of the server as one line without the key, cut to a number of characters."""
         line = " ".join(text.replace(self._secret, "<key>").split())
-        return line if len(line) <= limit else line[:limit] + " ..."
+        return line if limit is None or len(line) <= limit else line[:limit] + " ..."
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
         """On a redirect to another host, drop every header that holds the key, as `requests` does with its own."""
@@ -161,7 +157,10 @@ class PatientSession(requests.Session):
     def _attempt(self, request: requests.PreparedRequest, seconds: float, options: dict[str, Any]) -> requests.Response:
         """Send once and read everything, or fail."""
         options = {**options, "timeout": seconds, "stream": True}
-        with super().send(request, **options) as response:
+        response = super().send(request, **options)
+        if isinstance(response.raw, io.BytesIO):
+            return response  # from behind a redirect, which was sent through here and is read already
+        with response:
             body = self._read(response)
         answer = requests.Response()
         answer.status_code, answer.reason, answer.url = response.status_code, response.reason, response.url
@@ -185,12 +184,13 @@ class PatientSession(requests.Session):
         return answer
 
     def _read(self, response: requests.Response) -> bytes:
-        parts = []
-        for part in response.iter_content(CHUNK):
-            parts.append(part)
+        """Return the whole body; as it comes, so that a trickle that never stops long enough for a time-out is seen."""
+        body = bytearray()
+        while part := response.raw.read1(CHUNK, decode_content=True):
+            body += part
             if time.monotonic() > self.deadline:
-                raise FailedError(f"the answer was not complete, {sum(map(len, parts))} bytes had come")
-        return b"".join(parts)
+                raise FailedError(f"the answer was not complete when the time was over, {len(body)} bytes had come")
+        return bytes(body)
 
 
 def _seconds_to_wait(header: str | None) -> float:
@@ -208,15 +208,12 @@ def _seconds_to_wait(header: str | None) -> float:
 
 def _in_short(error: Exception) -> str:
     """Return what happened without the chain of classes and addresses that the libraries put around it."""
-    if isinstance(error, requests.exceptions.Timeout):
+    if isinstance(error, requests.exceptions.Timeout | ReadTimeoutError):
         return "time-out: no byte came in time"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError | requests.exceptions.ContentDecodingError):
+    if isinstance(error, HTTPError):
         return "the connection ended in the middle of the answer"
     cause: Any = error.args[0] if error.args else error
-    cause = getattr(cause, "reason", None) or cause
-    text = str(cause)
-    if "Read timed out" in text:
-        return "time-out: no byte came in time"
+    text = str(getattr(cause, "reason", None) or cause)
     if "RemoteDisconnected" in text or "Connection aborted" in text:
         return "the connection ended before the answer"
     return f"no connection: {text.rpartition('>: ')[2]}"

@@ -31,7 +31,7 @@ KEY = "0" * 32
 VERSION = "2026.01.01"
 LONGEST_ADDRESS = 8190
 FAULTS = (
-    "429[:retry after] 500 502 ... drop (no answer) cut (in the middle) garbage (no JSON) slow:seconds drip:seconds"
+    "429[:retry after] 500 ... drop (no answer) cut (in the middle) garbage redirect:address slow:seconds drip:seconds"
 )
 
 
@@ -59,6 +59,8 @@ class LocalMaterialsProject(ThreadingHTTPServer):
         self.faults: deque[str] = deque()  # one for each of the next requests for documents
         self.heartbeat_faults: deque[str] = deque()
         self.requests: list[tuple[str, dict[str, str]]] = []  # path and parameters of all so far
+        self.keys: list[str | None] = []  # the keys that came with them
+        self.repeats_the_key = False  # in every refusal, as no service should
 
     @property
     def address(self) -> str:
@@ -91,6 +93,7 @@ class Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
         self.service.requests.append((parts.path, parameters))
+        self.service.keys.append(self.headers.get("x-api-key"))
         heartbeat = parts.path == "/heartbeat"
         faults = self.service.heartbeat_faults if heartbeat else self.service.faults
         fault = faults.popleft() if faults else ""
@@ -140,6 +143,9 @@ class Handler(BaseHTTPRequestHandler):
         if name == "drop":
             self.close_connection = True
             return False
+        if name == "redirect":
+            self.reply(307, "", extra={"Location": argument + self.path.lstrip("/")})
+            return False
         if name == "garbage":
             self.reply(200, "<html>maintenance</html>")
             return False
@@ -154,6 +160,8 @@ class Handler(BaseHTTPRequestHandler):
         self, status: int, content: dict[str, Any] | str, fault: str = "", extra: dict[str, str] | None = None
     ) -> None:
         is_text = isinstance(content, str)
+        if status != 200 and self.service.repeats_the_key and isinstance(content, dict):
+            content = {name: f"{said} {self.headers.get('x-api-key')}" for name, said in content.items()}
         body = content.encode() if isinstance(content, str) else json.dumps(content).encode()
         self.send_response(status)
         if len(body) >= 1000 and "gzip" in self.headers.get("Accept-Encoding", ""):
