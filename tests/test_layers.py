@@ -131,7 +131,9 @@ def heavy_modules_after(statement: str) -> str:
     return result.stdout.strip()
 
 
-@pytest.mark.parametrize("module", ["aiida_losiko", "aiida_losiko.builders", "aiida_losiko.core", "aiida_losiko.sources"])
+@pytest.mark.parametrize(
+    "module", ["aiida_losiko", "aiida_losiko.builders", "aiida_losiko.core", "aiida_losiko.sources"]
+)
 def test_importing_is_light(module):
     assert heavy_modules_after(f"import {module}") == ""
 
