@@ -13,6 +13,8 @@ def materials_project_key(monkeypatch):
     """The key of the local service in the environment, and nothing else of the kind."""
     for name in KEY_VARIABLES:
         monkeypatch.delenv(name, raising=False)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1,localhost")
     monkeypatch.setenv("MP_API_KEY", KEY)
     return KEY
 

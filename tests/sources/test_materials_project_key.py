@@ -24,6 +24,7 @@ def home(monkeypatch, tmp_path):
     """An empty home, and no key in the environment."""
     for name in KEY_VARIABLES:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".config").mkdir()
     return tmp_path
@@ -117,6 +118,7 @@ def test_the_key_is_nowhere_afterwards(tmp_path, place):
     work.mkdir()
     environment = {name: value for name, value in os.environ.items() if name not in KEY_VARIABLES}
     environment |= {"HOME": str(home), "EXPECTED_KEY": SECRET, "PYTHONWARNINGS": "always"}
+    environment["NO_PROXY"] = "127.0.0.1,localhost"
     for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR"):
         environment.pop(name, None)
     if place == "settings":
