@@ -7,14 +7,24 @@ is up to the objective.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
 from ase.data import chemical_symbols
 
 from aiida_losiko.core.environments.database import EnvironmentDatabase
-from aiida_losiko.core.environments.metric import LearntMetric, expected_scatter, soft_weights
+from aiida_losiko.core.environments.metric import (
+    LearntMetric,
+    expected_scatter,
+    narrowing,
+    scatter_directions,
+    soft_weights,
+)
 from aiida_losiko.core.environments.tracking import TrackedNearest
+
+Draw: TypeAlias = Callable[[int], torch.Tensor]
+"""Standard normal numbers, as many as asked for of each atom: (n, size)."""
 
 
 class Pulled(NamedTuple):
@@ -31,6 +41,12 @@ class Attraction(Protocol):
 
     def evaluate(self, unit: torch.Tensor) -> Pulled:
         """Losses and slopes at the normalised vectors, (n, d)."""
+
+    def probe(self, draw: Draw) -> torch.Tensor:
+        """Random slopes (n, d) whose covariance is the Gauss-Newton part of the second derivatives d2L/dp2.
+
+        At the vectors of the last `evaluate`. Back in coordinates, they sample that part of the loss's own.
+        """
 
 
 class NearestAttraction:
@@ -65,6 +81,7 @@ class NearestAttraction:
     def evaluate(self, unit: torch.Tensor) -> Pulled:
         """See `Attraction`."""
         environment = self._tracker.update(unit)
+        self._size = unit.shape[1]
         distance = self._tracker.distances.to(unit.dtype)
         target = self._tracker.targets.to(unit.dtype)
         squared = distance.square()
@@ -76,6 +93,12 @@ class NearestAttraction:
         similarity = torch.linalg.vecdot(unit, target).clamp(min=0)
         slope = -self._degree * similarity ** (self._degree - 1)
         return Pulled(loss, distance, environment, slope[:, None] * target)
+
+    def probe(self, draw: Draw) -> torch.Tensor:
+        """See `Attraction`; of the kernel what it is for small distances, 1 - cos^d = d D / 2."""
+        curvature = 2.0 if self._kernel == "distance" else self._degree
+        slope: torch.Tensor = curvature**0.5 * draw(self._size)
+        return slope
 
 
 class Goals:
@@ -97,13 +120,24 @@ class Goals:
         width = max(basis.shape[1] for basis in metric.basis.values())
         self.coordinates = torch.zeros((n_atoms, width), dtype=like.dtype, device=like.device)
         self.weights = torch.ones_like(self.coordinates[:, 0])
+        # F of `metric.narrowing`.
+        self.narrowing = self.coordinates.new_zeros((n_atoms, 0, width))
         # -1: not found yet.
         self.environment = torch.full((n_atoms,), -1, dtype=torch.int64, device=like.device)
 
     def keep(self, atoms: torch.Tensor) -> None:
         """Go on with the atoms of the mask."""
         self.coordinates, self.weights = self.coordinates[atoms], self.weights[atoms]
+        self.narrowing = self.narrowing[atoms]
         self.environment = self.environment[atoms]
+
+    def narrow(self, rows: torch.Tensor, narrowing: torch.Tensor) -> None:
+        """Note F (n, q, r) of some atoms; species may differ in q and r."""
+        missing = narrowing.shape[1] - self.narrowing.shape[1]
+        if missing > 0:
+            self.narrowing = torch.nn.functional.pad(self.narrowing, (0, 0, 0, missing))
+        self.narrowing[rows] = 0.0
+        self.narrowing[rows, : narrowing.shape[1], : narrowing.shape[2]] = narrowing
 
     def forget(self, atoms: torch.Tensor) -> None:
         """Have the targets of the atoms of the mask looked for again, by attractions that are made anew."""
@@ -149,6 +183,7 @@ class StageAttraction:
         self._pull_of_coordinates = self._stage.pull[symbol].to(goals.coordinates)
         self._trust = self._stage.trust[symbol].to(goals.coordinates)
         self._limit = float(self._trust[2])
+        self._n_scatter = metric.settings.n_scatter
         self._searcher = database.searcher(symbol, goals.coordinates.device, stage)
         self._vectors = database.vectors(symbol)
         self._goals, self._rows, self._exclude = goals, rows, exclude
@@ -164,12 +199,27 @@ class StageAttraction:
             self._target = coordinates @ self._pull_of_coordinates
             self._environment = self._goals.environment[self._rows]
             self._weights = self._goals.weights[self._rows]
+            self._narrowing = self._goals.narrowing[self._rows, :, : self._basis.shape[1]]
         difference = unit @ self._pull - self._target
-        squared = difference.square().sum(1)
+        # Far quicker than a batched product with a vector.
+        along = torch.linalg.vecdot(self._narrowing, difference[:, None])
+        squared = (difference.square().sum(1) - along.square().sum(1)).clamp_min(0)
         unusual = self._weights * squared / self._limit
         loss = self._limit * torch.log1p(unusual)
-        slope = (2 * self._weights / (1 + unusual))[:, None] * difference
-        return Pulled(loss, squared.sqrt(), self._environment, slope @ self._pull.T)
+        self._factor = 2 * self._weights / (1 + unusual)
+        slope = torch.baddbmm(difference[:, None], along[:, None], self._narrowing, alpha=-1)[:, 0]
+        return Pulled(loss, squared.sqrt(), self._environment, (self._factor[:, None] * slope) @ self._pull.T)
+
+    def probe(self, draw: Draw) -> torch.Tensor:
+        """See `Attraction`."""
+        random = draw(self._pull.shape[1])
+        # The root of 1 - F^T F, whose rows F are orthogonal: along each of them, of length f, it is sqrt(1 - f^2).
+        length = self._narrowing.square().sum(2)
+        part = (1 - (1 - length).clamp_min(0).sqrt()) / length.clamp_min(1e-12)
+        along = torch.linalg.vecdot(self._narrowing, random[:, None]) * part
+        random = torch.baddbmm(random[:, None], along[:, None], self._narrowing, alpha=-1)[:, 0]
+        slope: torch.Tensor = (self._factor.sqrt()[:, None] * random) @ self._pull.T
+        return slope
 
     def _search(self, unit: torch.Tensor, missing: torch.Tensor) -> None:
         """Find the targets of the atoms of a mask."""
@@ -177,12 +227,18 @@ class StageAttraction:
         queries = coordinates @ self._stage.match[self._symbol].to(coordinates)
         k = min(self._stage.n_neighbors, len(self._searcher))
         exclude = None if self._exclude is None else (self._exclude[0], self._exclude[1][missing])
-        distances, indices = self._searcher.search(queries, k, exclude=exclude)
+        n_scatter = min(max(k, self._n_scatter), len(self._searcher))
+        distances, indices = self._searcher.search(queries, n_scatter, exclude=exclude)
+        known = (indices >= 0).to(coordinates)
         indices = indices.clamp(min=0)
         found = self._vectors[indices.to(self._vectors.device)].to(coordinates)
-        target = torch.einsum("nk,nkr->nr", soft_weights(distances).to(coordinates), found)
+        target = torch.einsum("nk,nkr->nr", soft_weights(distances[:, :k]).to(coordinates), found[:, :k])
         self._goals.coordinates[rows, : target.shape[1]] = target
         nearest = distances[:, 0].to(coordinates)
         # Where nothing but its own source has an atom's species, there is no target.
-        self._goals.weights[rows] = torch.isfinite(nearest) / expected_scatter(nearest, self._trust)
+        usual = self._trust[3] * expected_scatter(nearest, self._trust)
+        self._goals.weights[rows] = torch.isfinite(nearest) / usual
+        apart = ((found - target[:, None]) * known[:, :, None]) @ self._pull_of_coordinates
+        rows_of_f = narrowing(*scatter_directions(apart), usual, float(self._trust[4]))
+        self._goals.narrow(rows, rows_of_f)
         self._goals.environment[rows] = indices[:, 0]

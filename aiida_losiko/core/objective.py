@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 
 from aiida_losiko.core.attraction import Attraction, Goals, NearestAttraction, StageAttraction
 from aiida_losiko.core.cohesion import BondsOfStart
+from aiida_losiko.core.curvature import CurvatureSketch
 from aiida_losiko.core.descriptors.base import Descriptor, species_positions
 from aiida_losiko.core.environments.database import EnvironmentDatabase
 from aiida_losiko.core.errors import LosikoError
@@ -59,6 +61,9 @@ class Evaluation:
         Distance |p_i - t_i| to the target, in the stage's metric where one was learnt.
     environment : Tensor of int64, shape (n_atoms,)
         Its index among the environments of the species.
+    curvature : Tensor, shape (n_structures, 3 m, 3 m), optional
+        Estimates of the second derivatives in the positions of the structures, of up to m atoms, where it was asked
+        for; see `curvature`.
     """
 
     loss: torch.Tensor
@@ -67,6 +72,7 @@ class Evaluation:
     atom_loss: torch.Tensor
     distance: torch.Tensor
     environment: torch.Tensor
+    curvature: torch.Tensor | None = None
 
 
 class _Chunk:
@@ -241,8 +247,11 @@ class LocalSimilarityObjective:
         self._table = NeighborTable(self._table.cutoff, self._table.skin)
         self._chunks = self._cut()
 
-    def evaluate(self, positions: torch.Tensor, cells: torch.Tensor | None = None) -> Evaluation:
-        """Loss and gradients at `positions` (n_atoms, 3) and `cells` (n_structures, 3, 3), in Angstrom."""
+    def evaluate(self, positions: torch.Tensor, cells: torch.Tensor | None = None, n_probes: int = 0) -> Evaluation:
+        """Loss and gradients at `positions` (n_atoms, 3) and `cells` (n_structures, 3, 3), in Angstrom.
+
+        With `n_probes` the curvature as well, estimated by so many draws; without what repulsion and cohesion add.
+        """
         batch = self.batch
         batch.positions = positions
         if cells is not None:
@@ -256,6 +265,7 @@ class LocalSimilarityObjective:
         atom_loss = torch.empty_like(positions[:, 0])
         distance = torch.empty_like(atom_loss)
         environment = torch.empty_like(batch.numbers)
+        sketch = CurvatureSketch(batch, n_probes) if n_probes else None
         for chunk in self._chunks:
             rows = chunk.rows
             (
@@ -263,7 +273,7 @@ class LocalSimilarityObjective:
                 distance[rows],
                 environment[rows],
                 vector_gradient[rows, : chunk.width],
-            ) = self._evaluate_chunk(chunk, vectors[rows, : chunk.width], inside[rows, : chunk.width])
+            ) = self._evaluate_chunk(chunk, vectors[rows, : chunk.width], inside[rows, : chunk.width], sketch)
         if self._repulsion:
             self._repel(vectors, squared, atom_loss, vector_gradient)
         n_structures = batch.n_structures
@@ -275,7 +285,8 @@ class LocalSimilarityObjective:
             self._cohesion.add(batch, loss, gradient)
         if self._free is not None:
             gradient = gradient * self._free[:, None]
-        return Evaluation(loss, gradient, strain_gradient, atom_loss, distance, environment)
+        curvature = None if sketch is None else sketch.matrices(self._free)
+        return Evaluation(loss, gradient, strain_gradient, atom_loss, distance, environment, curvature)
 
     def _repel(
         self, vectors: torch.Tensor, squared: torch.Tensor, atom_loss: torch.Tensor, vector_gradient: torch.Tensor
@@ -291,7 +302,7 @@ class LocalSimilarityObjective:
         vector_gradient[pairs] -= (self._repulsion * overlap / (reach * r))[:, None] * vectors[pairs]
 
     def _evaluate_chunk(
-        self, chunk: _Chunk, vectors: torch.Tensor, inside: torch.Tensor
+        self, chunk: _Chunk, vectors: torch.Tensor, inside: torch.Tensor, sketch: CurvatureSketch | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Loss, distance and match of each atom of a chunk, and the gradient in the vectors to its neighbours."""
         vectors = vectors.detach().requires_grad_()
@@ -314,5 +325,27 @@ class LocalSimilarityObjective:
             factor = weights[:, None] / norm
             along = torch.linalg.vecdot(unit, slope)[:, None]
             feature_gradient = slope.mul_(factor).addcmul_(unit, along.mul_(-factor))
-        (gradient,) = torch.autograd.grad(features, vectors, feature_gradient)
+        (gradient,) = torch.autograd.grad(features, vectors, feature_gradient, retain_graph=sketch is not None)
+        if sketch is not None:
+            self._probe(chunk, sketch, vectors, features, norm)
         return atom_loss, distance, environment, gradient
+
+    def _probe(
+        self,
+        chunk: _Chunk,
+        sketch: CurvatureSketch,
+        vectors: torch.Tensor,
+        features: torch.Tensor,
+        norm: torch.Tensor,
+    ) -> None:
+        """Take random slopes of a chunk back to the vectors, and give them to the sketch."""
+        weights, unit = self._weights[chunk.rows].sqrt()[:, None], features.detach() / norm
+        neighbors = self._table.index[chunk.rows, : chunk.width]
+        for probe in range(sketch.n_probes):
+            slope = torch.empty_like(unit)
+            for atoms, attraction in chunk.groups:
+                slope[atoms] = attraction.probe(partial(sketch.draw, probe, chunk.rows[atoms]))
+            slope *= weights / norm
+            slope.addcmul_(unit, torch.linalg.vecdot(unit, slope)[:, None], value=-1)
+            (gradient,) = torch.autograd.grad(features, vectors, slope, retain_graph=True)
+            sketch.add(probe, chunk.rows, neighbors, gradient)

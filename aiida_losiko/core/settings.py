@@ -18,6 +18,7 @@ _SYMBOLS = frozenset(chemical_symbols[1:])
 # Beyond these, numbers overflow or a run never ends; nothing sensible is near them.
 LARGEST = 1e6
 _MOST = 10**9
+_MOST_PROBES = 1000
 _SLOWEST_DECAY = 1e-6
 
 
@@ -41,8 +42,7 @@ class RelaxSettings:
     relative_loss_tolerance : float
         Converged also when two steps in a row change the loss by less than this part of it: where a match is not exact,
         the last digits of the loss follow the differences between molecules, not the structure that is sought. Not
-        for `fire`, whose steps are small for other reasons. With a learnt metric this is the value of the first stage,
-        a third of it that of the second, a ninth that of the third.
+        for `fire`, whose steps are small for other reasons.
     max_step_length : float
         No atom moves further in one step, in Angstrom.
     kernel : str
@@ -55,6 +55,13 @@ class RelaxSettings:
     cohesion : float
         Strength of what holds the bonds of a molecule's start when they are stretched beyond 1.25 times the sum of the
         covalent radii; it adds nothing to the loss of any other structure. Zero for Eq. 8 alone.
+    restraint : float
+        Strength of what holds atoms at their start, in units of the loss: an atom that is displaced by what is usual
+        adds half of it for each coordinate; see `core.relaxation.restraint`. Zero for Eq. 8 alone.
+    curvature_probes : int
+        With how many random draws `lbfgs` estimates the second derivatives of a structure that it begins with, in
+        each stage; each costs about half an evaluation. Zero for none. Not where the cell is relaxed, nor for more
+        than 500 atoms.
     weights : dict, optional
         The c_i of Eq. 8 by species, `{"H": 2.0}`; other species count one.
     relax_cell : bool
@@ -88,6 +95,8 @@ class RelaxSettings:
     kernel_degree: float = 2.0
     repulsion: float = 1.0
     cohesion: float = 0.0
+    restraint: float = 0.0
+    curvature_probes: int = 0
     weights: dict[str, float] | None = None
     relax_cell: bool = False
     n_hops: int = 0
@@ -101,24 +110,26 @@ class RelaxSettings:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        for name in ("max_steps", "n_hops", "seed", "batch_size"):
+        for name in ("max_steps", "n_hops", "seed", "batch_size", "curvature_probes"):
             self._check(name, is_whole(getattr(self, name)), "a whole number, zero or larger")
         for name in ("max_steps", "n_hops"):
             self._check(name, getattr(self, name) <= _MOST, f"at most {_MOST}")
         self._check("batch_size", self.batch_size >= 1, "1 or larger")
+        self._check("curvature_probes", self.curvature_probes <= _MOST_PROBES, f"at most {_MOST_PROBES}")
         for name in (
             "fmax",
             "loss_tolerance",
             "relative_loss_tolerance",
             "repulsion",
             "cohesion",
+            "restraint",
             "noise_variance",
             "noise_decay",
         ):
             self._check(name, is_real(getattr(self, name)) and getattr(self, name) >= 0, "a number, zero or larger")
         for name in ("max_step_length", "kernel_degree", "hop_length"):
             self._check(name, is_real(getattr(self, name)) and getattr(self, name) > 0, "a positive number")
-        for name in ("repulsion", "cohesion", "kernel_degree", "hop_length", "noise_variance"):
+        for name in ("repulsion", "cohesion", "restraint", "kernel_degree", "hop_length", "noise_variance"):
             self._check(name, getattr(self, name) <= LARGEST, f"at most {LARGEST:g}")
         sound = self.noise_decay >= _SLOWEST_DECAY or not self.noise_variance
         self._check("noise_decay", sound, f"at least {_SLOWEST_DECAY:g} where there is noise, which would not end")

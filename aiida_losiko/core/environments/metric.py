@@ -12,11 +12,16 @@ is the distance by which a normal distribution of these differences tells likely
 An atom that is not yet where it belongs adds the covariance of what displaced it, so that a first search is not misled
 by noise: D = (q - t)^T (C + C_noise)^-1 (q - t), with q the present vector. The way from the rough structure to the
 final one has *stages*: in each the targets are searched in the stage's own `match` metric, averaged over the nearest
-few, and held while the atoms move in the stage's `pull` metric. How good a target is shows in how far away it was
-found: the squared difference p - t that is expected grows as a power of the squared distance of the search, by which
-the pull of each atom is divided. Differences beyond what is usual count less than their square, as with Student's
-distribution: s log(1 + D / s). `core.relaxation.training` measures both on structures
-of the database.
+few, and held while the atoms move in the stage's `pull` metric. How good a target is shows in two things. One is how
+far away it was found: the squared difference p - t that is expected grows as a power g of the squared distance of the
+search. The other is how the environments that were found differ among themselves: where they disagree, the target is a
+guess. With S their scatter about the target, the covariance that is expected is
+
+    E = a (d / e^m)^g C + b S
+
+for each atom, and D = (p - t)^T E^-1 (p - t). Differences beyond what is usual count less than their square, as with
+Student's distribution: s log(1 + D / s). `core.relaxation.training` measures all of these on structures of the
+database.
 
 Vectors are kept as coordinates in a subspace of each central species (`subspace`), a few hundred numbers instead of
 thousands.
@@ -57,6 +62,8 @@ class MetricSettings:
         rough the starts are that the stages are made for.
     n_structures : int
         Number of the database's structures that are displaced, relaxed and learnt from.
+    n_scatter : int
+        Over how many of the nearest environments their scatter S is taken.
     shrinkage : float
         Part of the largest variance that is added to all: no direction counts as known better than this.
 
@@ -70,11 +77,12 @@ class MetricSettings:
     n_neighbors: tuple[int, ...] = (8, 4, 4)
     displacement: float = 0.1
     n_structures: int = 150
+    n_scatter: int = 16
     shrinkage: float = 0.01
 
     def __post_init__(self) -> None:
         """Check every value."""
-        for name in ("n_components", "n_structures"):
+        for name in ("n_components", "n_structures", "n_scatter"):
             value = getattr(self, name)
             require(f"metric.{name}", value, is_whole(value, 1), "a whole number, 1 or larger")
         stages = self.n_neighbors
@@ -116,10 +124,8 @@ class Stage:
     match, pull : dict of Tensor, shape (r, r)
         By central species: from the coordinates in the subspace to the space in which the distance of the search, and
         that of the loss, are plain L2 distances.
-    trust : dict of Tensor, shape (3,)
-        By central species: exponent g and logarithm m with which the pull of an atom is divided by (d / e^m)^g, d being
-        the squared distance of its nearest environment in the search; and the D beyond which its square is no longer
-        taken at its word, s in s log(1 + D / s).
+    trust : dict of Tensor, shape (5,)
+        By central species g, m, s, a and b of the module's formulas: in the space of the pull C is one.
     """
 
     n_neighbors: int
@@ -148,10 +154,54 @@ _LARGEST_TRUST = 30.0
 
 
 def expected_scatter(distances: torch.Tensor, trust: torch.Tensor) -> torch.Tensor:
-    """How much larger than usual the squared difference p - t is expected, of the distance (M,) of the nearest."""
+    """How much larger than usual the squared difference p - t is expected, of the distance (M,) of the nearest.
+
+    That is (d / e^m)^g, within bounds; `trust` begins with g and m.
+    """
     exponent, centre = trust[0], trust[1]
     log = exponent * (distances.clamp(1e-3, 1e15).square().log() - centre)
     return log.clamp(-math.log(_LARGEST_TRUST), math.log(_LARGEST_TRUST)).exp()
+
+
+def scatter_directions(apart: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Principal directions of the scatter S = sum_k x_k x_k^T / K.
+
+    Parameters
+    ----------
+    apart : Tensor, shape (M, K, r)
+        What the K nearest environments of each atom differ from its target by.
+
+    Returns
+    -------
+    variance : Tensor, shape (M, K)
+        Along each direction.
+    axes : Tensor, shape (M, K, r)
+        Orthonormal rows; zero where there is no variance.
+    """
+    k = apart.shape[1]
+    # Of the two symmetric eigenproblems that give the directions, that of the environments is the smaller one.
+    variance, weights = torch.linalg.eigh(apart @ apart.transpose(1, 2) / k)
+    variance = variance.clamp_min(0)
+    known = variance > 1e-6 * variance[:, -1:].clamp_min(1e-30)
+    length = (k * variance).sqrt()
+    axes = weights.transpose(1, 2) @ apart * torch.where(known, 1 / length.clamp_min(1e-30), 0.0)[:, :, None]
+    return variance * known, axes
+
+
+def narrowing(variance: torch.Tensor, axes: torch.Tensor, usual: torch.Tensor, strength: float) -> torch.Tensor:
+    """Rows F with (u + b S)^-1 = (1 - F^T F) / u, (M, K, r).
+
+    Parameters
+    ----------
+    variance, axes
+        Of S, see `scatter_directions`.
+    usual : Tensor, shape (M,)
+        u for each atom.
+    strength : float
+        b.
+    """
+    scaled = strength * variance
+    return (scaled / (scaled + usual[:, None])).sqrt()[:, :, None] * axes
 
 
 @dataclass

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from aiida_losiko.core.errors import LosikoError
+from aiida_losiko.core.optimizers.preconditioner import Preconditioner
 
 
 class Segments:
@@ -112,6 +113,9 @@ class BatchOptimizer(ABC):
         If ``max_step_length`` is not positive or a structure has no row.
     """
 
+    preconditioned = False
+    """Whether the method makes use of `precondition`."""
+
     judged_by_loss_change = True
     """Whether a step that hardly changes the loss, by its own measure, is a sign of the end."""
 
@@ -126,6 +130,11 @@ class BatchOptimizer(ABC):
         self._accepted = torch.zeros(n_structures, dtype=torch.bool, device=device)
         self._stalled = torch.zeros(n_structures, dtype=torch.bool, device=device)
         self._rejections = torch.zeros(n_structures, dtype=torch.int64, device=device)
+        self._preconditioner: Preconditioner | None = None
+
+    def precondition(self, preconditioner: Preconditioner) -> None:
+        """Begin with these second derivatives, where the method can; before the first `propose`."""
+        self._preconditioner = preconditioner
 
     def propose(self, x: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
         """Take the values at the last trial and give the next one.
@@ -225,6 +234,8 @@ class BatchOptimizer(ABC):
         self._segments, rows = self._segments.keep(structures)
         for name in ("_fresh", "_accepted", "_stalled", "_rejections"):
             setattr(self, name, getattr(self, name)[structures])
+        if self._preconditioner is not None:
+            self._preconditioner.keep(structures, self._segments.index)
         if self._started:
             self._x, self._gradient = self._x[:, rows], self._gradient[:, rows]
             self._loss = self._loss[structures]

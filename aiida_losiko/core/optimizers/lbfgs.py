@@ -21,7 +21,8 @@ class LBFGS(BatchOptimizer):
     .. math:: H g = \gamma g + S w - \gamma Y u,\quad R u = S^T g,\quad R^T w = (D + \gamma Y^T Y) u - \gamma Y^T g
 
     which equals the two-loop recursion and costs two small triangular solves instead of 2m sums over all atoms in a
-    row: single molecules are bound by the number of calls.
+    row: single molecules are bound by the number of calls. With a preconditioner P the same holds for P g in place of
+    g, P Y in place of Y beside :math:`S w`, and :math:`y^T P y` in place of :math:`y^T y`.
 
     Each trial is one evaluation. It becomes the current point if the loss falls enough (Armijo), otherwise the step is
     shortened by quadratic interpolation; structures wait for nobody. The loss may be piecewise smooth (a minimum over
@@ -42,6 +43,8 @@ class LBFGS(BatchOptimizer):
         Rejections in a row after which the memory is dropped, and after which the structure is stalled.
     """
 
+    preconditioned = True
+
     def __init__(
         self,
         structure_index: Tensor,
@@ -61,8 +64,9 @@ class LBFGS(BatchOptimizer):
 
     def _start(self) -> None:
         n_structures, memory, like = self.n_structures, self.memory, self._x
-        self._history = like.new_zeros((2 * memory, *like.shape))  # steps, then gradient differences; oldest first
-        self._products = like.new_zeros((2, n_structures, memory, memory))  # S^T Y and Y^T Y of each structure
+        # Steps, then gradient differences (P Y with a preconditioner); oldest first.
+        self._history = like.new_zeros((2 * memory, *like.shape))
+        self._products = like.new_zeros((2, n_structures, memory, memory))  # S^T Y and Y^T P Y of each structure
         self._depth = torch.zeros_like(self._rejections)  # pairs of each structure: the last ones of the history
         self._step = torch.zeros_like(like)  # the trial that is being evaluated, from the current point
         self._slope = torch.zeros_like(self._loss)  # derivative of the loss along it
@@ -105,7 +109,8 @@ class LBFGS(BatchOptimizer):
         any_new, all_new = bool(new_pair.any()), bool(new_pair.all())
         if any_new:
             history = self._history
-            shifted = torch.cat((history[1:memory], step[None], history[memory + 1 :], change[None]))
+            conditioned = self._conditioned(change)[None]
+            shifted = torch.cat((history[1:memory], step[None], history[memory + 1 :], conditioned))
             self._history = shifted if all_new else torch.where(segments.spread(new_pair), shifted, history)
             self._depth = torch.where(new_pair, torch.clamp(self._depth + 1, max=memory), self._depth)
         vectors = torch.stack((change, self._gradient)) if any_new else self._gradient[None]
@@ -119,19 +124,24 @@ class LBFGS(BatchOptimizer):
             self._products = shifted if all_new else torch.where(new_pair[:, None, None], shifted, self._products)
 
     def _direction(self) -> Tensor:
-        """Quasi-Newton direction (3, R); meaningless for structures without pairs."""
+        """Quasi-Newton direction (3, R); meaningless for structures without pairs, unless there is a preconditioner."""
         step_change, change_change = self._products
         valid = self._slot >= (self.memory - self._depth)[:, None]
         triangle = torch.where(valid[..., None] & self._upper, step_change, self._identity)
         step_gradient, change_gradient = torch.where(valid, self._with_gradient, 0.0)
         scale = (step_change[:, -1, -1] / change_change[:, -1, -1])[:, None]
+        if self._preconditioner is not None:
+            scale = torch.where(self._depth[:, None] > 0, scale, 1.0)
         u = torch.linalg.solve_triangular(triangle, step_gradient[..., None], upper=True)
         product = (change_change * u.mT).sum(-1) - change_gradient
         right = step_change.diagonal(dim1=1, dim2=2) * u[..., 0] + scale * product
         w = torch.linalg.solve_triangular(triangle.mT, torch.where(valid, right, 0.0)[..., None], upper=False)
         weights = torch.cat((-w[..., 0], scale * u[..., 0], -scale), 1).T
         spread = self._segments.spread(weights)
-        return _sum_first(spread[:-1, None] * self._history) + spread[-1] * self._gradient
+        return _sum_first(spread[:-1, None] * self._history) + spread[-1] * self._conditioned(self._gradient)
+
+    def _conditioned(self, vector: Tensor) -> Tensor:
+        return vector if self._preconditioner is None else self._preconditioner.apply(vector)
 
     def _next_step(self, ratio: Tensor) -> Tensor:
         """Choose between quasi-Newton, steepest descent and a shortened step, limit the length, and keep the choice."""
@@ -139,7 +149,9 @@ class LBFGS(BatchOptimizer):
         gg, gd, dd = segments.sum(torch.stack((gradient * gradient, gradient * direction, direction * direction)))
         longest = segments.longest_row(direction[None])[0]
         limited = torch.clamp(self.max_step_length / torch.clamp(longest, min=self._tiny), max=1.0)
-        newton = (gd < -_DESCENT * torch.sqrt(gg * dd)) & torch.isfinite(dd) & (self._depth > 0)
+        newton = (gd < -_DESCENT * torch.sqrt(gg * dd)) & torch.isfinite(dd)
+        if self._preconditioner is None:
+            newton = newton & (self._depth > 0)
         if bool((newton & (self._rejections == 0) & ~self._stalled).all()):  # the usual case, in few calls
             self._slope, self._length = limited * gd, limited * longest
             self._step = direction * segments.spread(limited)

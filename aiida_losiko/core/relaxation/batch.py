@@ -10,11 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from aiida_losiko.core.curvature import LARGEST as LARGEST_WITH_CURVATURE
 from aiida_losiko.core.neighbors import StructureBatch
 from aiida_losiko.core.objective import Evaluation, LocalSimilarityObjective
 from aiida_losiko.core.optimizers import NoiseSchedule, make_optimizer, resolve_optimizer
+from aiida_losiko.core.optimizers.preconditioner import Preconditioner
 from aiida_losiko.core.relaxation.degrees_of_freedom import DegreesOfFreedom
 from aiida_losiko.core.relaxation.hops import atom_limits, hop
+from aiida_losiko.core.relaxation.restraint import Restraint
 from aiida_losiko.core.relaxation.results import NOT_FINITE, Relaxation
 from aiida_losiko.core.relaxation.run import Run, StepReport
 from aiida_losiko.core.relaxation.snapshot import Snapshot
@@ -37,6 +40,7 @@ class Preparation:
     objective: LocalSimilarityObjective
     dof: DegreesOfFreedom
     free: torch.Tensor
+    restraint: Restraint | None
 
     @classmethod
     def of(
@@ -57,7 +61,28 @@ class Preparation:
         hidden = None if own is None else torch.as_tensor(own, device=settings.device)[batch.structure_index]
         origin = None if starts is None else StructureBatch.from_atoms(starts, dtype, settings.device).positions
         objective = run.objective(batch, c, free, stage, hidden, origin)
-        return cls(batch, objective, DegreesOfFreedom(batch, settings.relax_cell), free)
+        restraint = None
+        if settings.restraint:
+            x0 = batch.positions if origin is None else origin
+            restraint = Restraint(settings.restraint, batch, x0, run.database.metric, stage)
+        return cls(batch, objective, DegreesOfFreedom(batch, settings.relax_cell), free, restraint)
+
+    def evaluate(self, rows: torch.Tensor, n_probes: int = 0) -> tuple[Evaluation, torch.Tensor]:
+        """Losses and what comes with them at the rows, and the gradient in these; with what the restraint adds."""
+        evaluation = self.objective.evaluate(*self.dof.unpack(rows), n_probes)
+        gradient = self.dof.gradient(rows, evaluation)
+        if self.restraint is not None:
+            self.restraint.add(rows, evaluation.loss, gradient)
+        return evaluation, gradient
+
+    def keep(self, structures: torch.Tensor) -> None:
+        """Go on with the structures of a mask."""
+        self.free = self.free[structures[self.batch.structure_index]]
+        self.objective.keep(structures)
+        self.batch = self.objective.batch
+        self.dof = self.dof.keep(structures, self.batch)
+        if self.restraint is not None:
+            self.restraint.keep(structures, self.batch)
 
 
 def relax_batch(
@@ -123,8 +148,8 @@ class _BatchRelaxation:
         rows = self.prepared.dof.start(self.prepared.batch.positions)
         while len(self.members):
             positions, cells = self.prepared.dof.unpack(rows)
-            evaluation = self.prepared.objective.evaluate(positions, cells)
-            gradient = self.prepared.dof.gradient(rows, evaluation)
+            evaluation, gradient = self.prepared.evaluate(rows, self._n_probes())
+            self._precondition(evaluation)
             self.evaluations += 1
             given_up = self.optimizer.stalled
             next_rows = self.optimizer.propose(rows, evaluation.loss, gradient)
@@ -137,6 +162,21 @@ class _BatchRelaxation:
                 on_done(finished)
             rows = self._compact(self._add_noise(next_rows))
         return self.results
+
+    def _n_probes(self) -> int:
+        """How many draws the curvature is estimated by, at the first evaluation."""
+        largest = max(len(atoms) for atoms in self.structures)
+        usable = self.optimizer.preconditioned and not self.settings.relax_cell and largest <= LARGEST_WITH_CURVATURE
+        return self.settings.curvature_probes if usable and not self.evaluations else 0
+
+    def _precondition(self, evaluation: Evaluation) -> None:
+        """Give the optimiser the curvature, where there is one."""
+        if evaluation.curvature is None:
+            return
+        restraint = self.prepared.restraint
+        added = torch.zeros_like(evaluation.loss) if restraint is None else restraint.force_constant
+        index = self.prepared.batch.structure_index
+        self.optimizer.precondition(Preconditioner(evaluation.curvature, added, index))
 
     def _record(self, rows: torch.Tensor, positions: torch.Tensor, cells: torch.Tensor, evaluation: Evaluation) -> None:
         """Keep the structures of the lowest loss, count steps, tell the callback."""
@@ -300,11 +340,7 @@ class _BatchRelaxation:
         if not n_running:
             return rows
         self.optimizer.keep(keep)
-        prepared = self.prepared
-        prepared.objective.keep(keep)
-        prepared.batch = prepared.objective.batch
-        prepared.dof = prepared.dof.keep(keep, prepared.batch)
-        prepared.free = prepared.free[atoms]
+        self.prepared.keep(keep)
         self.best = self.best.keep(keep, row_mask)
         self.hop_limit, self.hops_left, self.noisy = self.hop_limit[atoms], self.hops_left[keep], self.noisy[keep]
         self.steps, self.quiet, self.previous = self.steps[keep], self.quiet[keep], self.previous[keep]

@@ -16,18 +16,15 @@ from aiida_losiko.core.relaxation.run import Run
 if TYPE_CHECKING:
     from ase import Atoms
 
-# The rough stages need not go far: each ends at a tolerance so many times smaller than that of the one before.
-SHARPER = 3.0
 # A structure that was stopped, or could not be done, does not go on to the next stage.
 _GO_ON = ("converged", "max_steps", "stalled")
 
 
 def run_of_stage(run: Run, stage: int, n_stages: int) -> Run:
-    """The run with the tolerance of a stage; atoms hop in the last one only, for whose distances the reach is."""
+    """The run of a stage; atoms hop in the last one only, for whose distances the reach is."""
     own = copy.copy(run)
-    tolerance = run.settings.relative_loss_tolerance / SHARPER**stage
-    n_hops = run.settings.n_hops if stage == n_stages - 1 else 0
-    own.settings = replace(run.settings, relative_loss_tolerance=tolerance, n_hops=n_hops)
+    if stage < n_stages - 1:
+        own.settings = replace(run.settings, n_hops=0)
     return own
 
 

@@ -17,9 +17,10 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from aiida_losiko.core.environments.covariance import covariance, measure_pull, whitening
 from aiida_losiko.core.environments.database import EnvironmentDatabase
 from aiida_losiko.core.environments.matching import NearestEnvironments
-from aiida_losiko.core.environments.metric import MetricSettings, expected_scatter, soft_weights
+from aiida_losiko.core.environments.metric import MetricSettings, soft_weights
 from aiida_losiko.core.environments.subspace import displaced, normalised
 from aiida_losiko.core.relaxation.batch import relax_batch
 from aiida_losiko.core.relaxation.jobs import cut_into_jobs
@@ -34,22 +35,23 @@ Array = NDArray[np.float64]
 
 # How structures are relaxed while the stages are learnt. The loss is in units of what is usual; more than that is to
 # be gained by keeping atoms apart.
-_RELAX = RelaxSettings(dtype="float32", relative_loss_tolerance=0.009, max_steps=150, repulsion=100.0)
+_RELAX = RelaxSettings(
+    dtype="float32",
+    relative_loss_tolerance=0.02,
+    max_steps=150,
+    max_step_length=0.2,
+    repulsion=100.0,
+    restraint=0.2,
+    curvature_probes=8,
+)
 # Structures of each element that are among those that are learnt from, where there are so many.
 _OF_EACH_ELEMENT = 10
-# With fewer differences of a species than this the trust in targets is not measured, and all count alike.
-_FEWEST_DIFFERENCES = 50
-_STEEPEST = 1.5
 # Differences count less than their square from so many times their median on.
 _UNUSUAL = 2.0
 # ... which are at least so many times what is usual, also where most environments have copies in other structures.
 _LEAST_UNUSUAL = 0.1
 # Nearer than this is not out of reach, however well all of the database's own environments are known.
 _LEAST_REACH = 0.01
-# What is merged as one environment has such differences.
-_LEAST_VARIANCE = 1e-8
-# A species of a single source has no differences to learn from; these are guessed, as a distance of plain vectors.
-_UNKNOWN_DIFFERENCE = 0.1
 
 
 def learn_stages(
@@ -93,7 +95,8 @@ class _Lesson:
         random = np.random.default_rng(database.settings["seed"])
         self.sources = _sample(structures, settings.n_structures, random)
         self.true = [structures[k] for k in self.sources]
-        self.present = [displaced(atoms, settings.displacement, random) for atoms in self.true]
+        self.starts = [displaced(atoms, settings.displacement, random) for atoms in self.true]
+        self.present = list(self.starts)
         self.symbols = [chemical_symbols[z] for z in sorted({int(z) for a in self.true for z in a.numbers})]
         self.source_of = np.repeat(self.sources, [len(atoms) for atoms in self.true])
         self.goal = self._coordinates(self.true)
@@ -114,16 +117,23 @@ class _Lesson:
         of_species = np.concatenate([atoms.symbols == symbol for atoms in self.true])
         return torch.from_numpy(self.source_of[of_species])
 
-    def _targets(self, symbol: str, queries: Array, matrix: torch.Tensor, k: int) -> tuple[Array, torch.Tensor]:
-        """Targets of some atoms outside of their own sources, and distances to the nearest; infinite where none is."""
+    def _targets(
+        self, symbol: str, queries: Array, matrix: torch.Tensor, k: int, n_scatter: int = 1
+    ) -> tuple[Array, torch.Tensor, torch.Tensor]:
+        """Targets (n, r) of some atoms outside of their own sources, means of the k nearest environments.
+
+        With the distances (n,) to the nearest one, infinite where there is none, and what the `n_scatter` nearest
+        differ from the targets by, (n, n_scatter, r).
+        """
         vectors = self.database.vectors(symbol)
         searcher = NearestEnvironments(vectors @ matrix.to(vectors))
         exclude = (self.database.only_source(symbol), self._own(symbol))
         points = torch.from_numpy(queries) @ matrix.double()
-        distances, indices = searcher.search(points, min(k, len(searcher)), exclude=exclude)
+        distances, indices = searcher.search(points, min(max(k, n_scatter), len(searcher)), exclude=exclude)
         found = vectors[indices.clamp(min=0)].double()
-        targets = torch.einsum("nk,nkr->nr", soft_weights(distances), found)
-        return targets.numpy(), distances[:, 0]
+        targets = torch.einsum("nk,nkr->nr", soft_weights(distances[:, :k]), found[:, :k])
+        apart = (found - targets[:, None]) * (indices >= 0)[:, :, None]
+        return targets.numpy(), distances[:, 0], apart
 
     def _leave_one_out(self, symbol: str) -> Array:
         """Covariance of the differences between environments and the nearest ones of other sources, (r, r).
@@ -132,11 +142,11 @@ class _Lesson:
         """
         matrix = torch.eye(self.goal[symbol].shape[1])
         for _ in range(2):
-            targets, distances = self._targets(symbol, self.goal[symbol], matrix, 1)
+            targets, distances, _ = self._targets(symbol, self.goal[symbol], matrix, 1)
             known = torch.isfinite(distances).numpy()
-            covariance = _covariance((self.goal[symbol] - targets)[known])
-            matrix = _whitening(covariance, self.settings.shrinkage)
-        return covariance
+            scatter = covariance((self.goal[symbol] - targets)[known])
+            matrix = whitening(scatter, self.settings.shrinkage)
+        return scatter
 
     def learn(self, number: int) -> None:
         """Measure the metrics of a stage on where the atoms are now."""
@@ -145,13 +155,14 @@ class _Lesson:
         unscaled: dict[str, torch.Tensor] = {}
         usual: dict[str, Array] = {}
         for symbol in self.symbols:
-            rest = _covariance(now[symbol] - self.goal[symbol])
-            stage.match[symbol] = _whitening(self.scatter[symbol] + rest, self.settings.shrinkage)
-            targets, distances = self._targets(symbol, now[symbol], stage.match[symbol], stage.n_neighbors)
-            known = torch.isfinite(distances).numpy()
-            difference = (self.goal[symbol] - targets)[known]
-            unscaled[symbol], stage.trust[symbol], usual[symbol] = _measure(
-                difference, distances[torch.from_numpy(known)], self.settings.shrinkage
+            rest = covariance(now[symbol] - self.goal[symbol])
+            stage.match[symbol] = whitening(self.scatter[symbol] + rest, self.settings.shrinkage)
+            targets, distances, apart = self._targets(
+                symbol, now[symbol], stage.match[symbol], stage.n_neighbors, self.settings.n_scatter
+            )
+            known = torch.isfinite(distances)
+            unscaled[symbol], stage.trust[symbol], usual[symbol] = measure_pull(
+                (self.goal[symbol] - targets)[known.numpy()], distances[known], apart[known], self.settings.shrinkage
             )
         # One is the usual squared distance of an atom that is where it belongs, over all species. What is whitened has
         # a mean from 1 / (1 + shrinkage) on, but for copies, whose differences are zero.
@@ -160,6 +171,7 @@ class _Lesson:
         for symbol, matrix in unscaled.items():
             stage.pull[symbol] = matrix / scale**0.5
             median = float(np.median(usual[symbol])) if len(usual[symbol]) else scale
+            stage.trust[symbol][4] *= scale  # the scatter is that much smaller in the scaled pull
             stage.trust[symbol][2] = _UNUSUAL * max(median / scale, _LEAST_UNUSUAL)
 
     def relax(self, number: int) -> None:
@@ -169,7 +181,8 @@ class _Lesson:
         distances: dict[str, list[float]] = {symbol: [] for symbol in self.symbols}
         for job in cut_into_jobs(self.present, ones, range(len(self.present)), _RELAX):
             own = [int(self.sources[k]) for k in job.numbers]
-            outcomes = relax_batch(run, job.structures, job.numbers, job.weights, lambda _: None, number, own)
+            starts = [self.starts[k] for k in job.numbers]
+            outcomes = relax_batch(run, job.structures, job.numbers, job.weights, lambda _: None, number, own, starts)
             for k, outcome in zip(job.numbers, outcomes, strict=True):
                 if outcome.matches is None:
                     continue
@@ -201,51 +214,3 @@ def _sample(structures: Sequence[Atoms], count: int, random: np.random.Generator
     for numbers in having.values():
         chosen.update(numbers[:_OF_EACH_ELEMENT])
     return np.array(sorted(chosen), dtype=np.int64)
-
-
-def _measure(differences: Array, distances: torch.Tensor, shrinkage: float) -> tuple[torch.Tensor, torch.Tensor, Array]:
-    """The pull of a species, of the differences (n, r) of true environments from targets found at distances (n,).
-
-    Returns
-    -------
-    pull : Tensor, shape (r, r)
-        Whitens the differences after those that were expected to be larger are made smaller.
-    trust : Tensor, shape (3,)
-        As of `Stage`, without the last number.
-    squared : ndarray, shape (n,)
-        Squared distances in the metric of the pull, divided by what was expected.
-    """
-    trust = torch.zeros(3)
-    pull = _whitening(_covariance(differences), shrinkage)
-    squared = ((differences @ pull.double().numpy()) ** 2).sum(1)
-    if len(differences) < _FEWEST_DIFFERENCES:
-        return pull, trust, squared
-    log = distances.clamp(min=1e-3).square().log()
-    trust[1] = log.mean()
-    if log.std() < 1e-6:  # copies: the distances tell nothing
-        return pull, trust, squared
-    for _ in range(2):
-        # The slope of log D over log d: how much worse a target is that was found further away.
-        slope = np.polyfit(log.numpy(), np.log(squared + 1e-9), 1)[0]
-        trust[0] = float(np.clip(slope, 0.0, _STEEPEST))
-        expected = expected_scatter(distances, trust.double()).numpy()
-        pull = _whitening(_covariance(differences / np.sqrt(expected)[:, None]), shrinkage)
-        squared = ((differences @ pull.double().numpy()) ** 2).sum(1)
-    return pull, trust, squared / expected
-
-
-def _covariance(differences: Array) -> Array:
-    """Mean outer product about zero; a guess where nothing is known."""
-    if not len(differences):
-        size = differences.shape[1]
-        differences = np.eye(size) * _UNKNOWN_DIFFERENCE
-    covariance: Array = differences.T @ differences / len(differences)
-    return covariance
-
-
-def _whitening(covariance: Array, shrinkage: float) -> torch.Tensor:
-    """Matrix W (r, r) with which |x W|^2 = x^T (C + shrinkage * largest variance)^-1 x, as float32."""
-    variance, axes = np.linalg.eigh(covariance)
-    variance = np.clip(variance, 0, None)
-    added = max(shrinkage * float(variance[-1]), _LEAST_VARIANCE)
-    return torch.from_numpy((axes / np.sqrt(variance + added)).astype(np.float32))

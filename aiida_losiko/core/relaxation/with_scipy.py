@@ -81,9 +81,8 @@ class _Problem:
     def evaluate(self, x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """Loss and gradient (n,)."""
         placed = self._place(x)
-        evaluation = self._prepared.objective.evaluate(*self._prepared.dof.unpack(placed))
-        gradient = self._prepared.dof.gradient(placed, evaluation)[self._movable]
-        return float(evaluation.loss[0]), _numbers(gradient).ravel()
+        evaluation, gradient = self._prepared.evaluate(placed)
+        return float(evaluation.loss[0]), _numbers(gradient[self._movable]).ravel()
 
     def report(self, x: NDArray[np.float64], loss: float, step: int, numbers: list[int]) -> StepReport:
         """What the callback is told after a step."""
