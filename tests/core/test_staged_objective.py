@@ -12,10 +12,11 @@ from ase.build import bulk, fcc111, molecule
 from ase.optimize import BFGS
 
 from aiida_losiko.core import EnvironmentDatabase, LosikoCalculator, LosikoError, SoapPowerSpectrum
-from aiida_losiko.core.environments.metric import expected_scatter, soft_weights
 from aiida_losiko.core.environments.subspace import normalised
 from aiida_losiko.core.neighbors import StructureBatch
 from aiida_losiko.core.objective import LocalSimilarityObjective
+
+from .learnt_loss import goals_of
 
 
 @pytest.fixture(scope="module")
@@ -33,39 +34,67 @@ def objective_of(structures: list[Atoms], database: EnvironmentDatabase, **optio
     return LocalSimilarityObjective(StructureBatch.from_atoms(structures), database, **options)
 
 
-def by_hand(
-    at: Atoms, searched_at: Atoms, database: EnvironmentDatabase, stage: int
-) -> tuple[list[float], list[float]]:
-    """Losses and squared distances of atoms, from matrices and all environments one by one."""
-    losses, squares = [], []
-    part = database.metric.stages[stage]
-    vectors, vectors_before = (normalised(atoms, database.descriptor) for atoms in (at, searched_at))
-    for symbol, vector, before in zip(at.symbols, vectors, vectors_before, strict=True):
-        basis = database.metric.basis[symbol].double().numpy()
-        match, pull = (part.match[symbol].double().numpy(), part.pull[symbol].double().numpy())
-        known = database.vectors(symbol).double().numpy()
-        distances = np.linalg.norm((before @ basis - known) @ match, axis=1)
-        nearest = np.argsort(distances)[: part.n_neighbors]
-        found = torch.from_numpy(distances[nearest])
-        target = soft_weights(found[None])[0].numpy() @ known[nearest]
-        square = float((((vector @ basis - target) @ pull) ** 2).sum())
-        scatter = float(expected_scatter(found[:1], part.trust[symbol].double())[0])
-        limit = float(part.trust[symbol][2])
-        losses.append(limit * np.log(1 + square / scatter / limit))
-        squares.append(square)
-    return losses, squares
-
-
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_loss_of_a_stage(stage: int, learnt: EnvironmentDatabase, organic: dict[str, Atoms], rattled) -> None:
+    """Of targets that are held, s log(1 + D / s) with D = (p - t)^T E^-1 (p - t)."""
     starts = [rattled(organic["CH3CHO"], 0.1), rattled(organic["HCN"], 0.1, 1)]
     objective = objective_of(starts, learnt, stage=stage)
+    goals = [goals_of(atoms, learnt, stage) for atoms in starts]
     for moved in (starts, [rattled(atoms, 0.1, 2) for atoms in starts]):
         evaluation = objective.evaluate(StructureBatch.from_atoms(moved).positions)
-        expected = [by_hand(a, b, learnt, stage) for a, b in zip(moved, starts, strict=True)]
-        assert evaluation.atom_loss.numpy() == pytest.approx(np.concatenate([e[0] for e in expected]), rel=1e-4)
-        assert evaluation.distance.square().numpy() == pytest.approx(np.concatenate([e[1] for e in expected]), rel=1e-4)
-        assert evaluation.loss.numpy() == pytest.approx([sum(e[0]) for e in expected], rel=1e-4)
+        vectors = [normalised(atoms, learnt.descriptor) for atoms in moved]
+        losses = [[g.loss(v) for g, v in zip(*own, strict=True)] for own in zip(goals, vectors, strict=True)]
+        distances = [[g.distance(v) for g, v in zip(*own, strict=True)] for own in zip(goals, vectors, strict=True)]
+        assert evaluation.atom_loss.numpy() == pytest.approx(np.concatenate(losses), rel=1e-4)
+        assert evaluation.distance.numpy() == pytest.approx(np.concatenate(distances), rel=1e-4)
+        assert evaluation.loss.numpy() == pytest.approx([sum(own) for own in losses], rel=1e-4)
+
+
+def test_of_small_differences_the_loss_is_the_squared_distance(
+    learnt: EnvironmentDatabase, organic: dict[str, Atoms], rattled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With s to infinity: nothing is unusual."""
+    atoms = rattled(organic["CH3OH"])
+    for trust in learnt.metric.stages[0].trust.values():
+        limitless = trust.clone()
+        limitless[2] = 1e12
+        monkeypatch.setattr(trust, "data", limitless)
+    objective = objective_of([atoms], learnt, stage=0)
+    evaluation = objective.evaluate(objective.batch.positions)
+    goals, vectors = goals_of(atoms, learnt, 0), normalised(atoms, learnt.descriptor)
+    expected = [goal.unusual(vector) for goal, vector in zip(goals, vectors, strict=True)]
+    assert evaluation.atom_loss.numpy() == pytest.approx(expected, rel=1e-4)
+    # Where the matches disagree less is lost than the distance from their mean alone tells.
+    plain = [float(((v @ g.matrix - g.target) ** 2).sum()) / g.usual for g, v in zip(goals, vectors, strict=True)]
+    assert all(e <= p * (1 + 1e-9) for e, p in zip(expected, plain, strict=True))
+    assert sum(expected) < 0.95 * sum(plain)
+
+
+def test_own_sources_are_left_out_of_the_scatter(learnt: EnvironmentDatabase, organic: dict, rattled) -> None:
+    atoms = rattled(organic["CH3CHO"])
+    own = torch.full((len(atoms),), learnt.sources.index("CH3CHO"))
+    objective = objective_of([atoms], learnt, stage=0, own=own)
+    evaluation = objective.evaluate(objective.batch.positions)
+    goals = goals_of(atoms, learnt, 0, hidden="CH3CHO")
+    vectors = normalised(atoms, learnt.descriptor)
+    expected = [goal.loss(vector) for goal, vector in zip(goals, vectors, strict=True)]
+    assert evaluation.atom_loss.numpy() == pytest.approx(expected, rel=1e-4)
+
+
+def test_single_precision_loses_little_far_from_all_that_is_known(
+    learnt: EnvironmentDatabase, organic: dict, rattled
+) -> None:
+    for seed in range(4):
+        start = rattled(organic["CH3CHO"], 0.6, seed)
+        found = []
+        for dtype in (torch.float32, torch.float64):
+            objective = LocalSimilarityObjective(StructureBatch.from_atoms([start], dtype), learnt, stage=0)
+            found.append(objective.evaluate(objective.batch.positions))
+        single, double = found
+        assert torch.equal(single.environment, double.environment)
+        assert single.atom_loss.numpy() == pytest.approx(double.atom_loss.numpy(), rel=1e-4)
+        largest = float(double.gradient.abs().max())
+        assert (single.gradient - double.gradient).abs().max() < 1e-4 * largest
 
 
 @pytest.mark.parametrize("stage", [0, -1])
@@ -201,5 +230,5 @@ def test_the_calculator_looks_targets_up_anew(learnt: EnvironmentDatabase, organ
     assert atoms.get_potential_energy() == pytest.approx(fresh.get_potential_energy(), rel=1e-9)
     atoms.positions = start.positions
     assert atoms.get_potential_energy() == pytest.approx(energy, rel=1e-9)
-    BFGS(atoms, logfile=None).run(fmax=1e-2, steps=200)
+    BFGS(atoms, logfile=None).run(fmax=1e-2, steps=400)
     assert atoms.get_potential_energy() < 0.1 * energy
