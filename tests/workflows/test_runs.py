@@ -244,11 +244,11 @@ def test_a_database_with_a_learnt_metric(losiko_code, make_set):
     assert database.reach == pytest.approx(built["database"].summary["reach"])
 
     start = make_set("CH3CHO", "C2H4", noise=0.05)
-    relaxed, chain = relax(losiko_code, start, built["database"], relax={"max_steps": 20}, max_iterations=5)
+    relaxed, chain = relax(losiko_code, start, built["database"], relax={"max_steps": 5}, max_iterations=5)
     assert chain.is_finished_ok, chain.exit_message
     # Each job goes through the stages anew, so it is given more steps.
     steps = [job.outputs.report["settings"]["max_steps"] for job in jobs(chain)]
-    assert 1 < len(steps) <= 5 and steps == [20 * 2**k for k in range(len(steps))]
+    assert 1 < len(steps) <= 5 and steps == [5 * 2**k for k in range(len(steps))]
     assert relaxed["report"]["n_converged"] == 2
     for k, name in enumerate(("g2:CH3CHO", "g2:C2H4")):
         assert rmsd(relaxed["structures"].get_ase(k), source.get_ase(source.index_of(name))) < 0.03
