@@ -77,11 +77,12 @@ class NearestAttraction:
     ) -> None:
         self._tracker = TrackedNearest(database.searcher(chemical_symbols[number], device), columns=columns)
         self._kernel, self._degree = kernel, degree
+        # As many numbers are drawn whichever features are there: a structure's do not depend on its batch mates.
+        self._columns, self._n_features = columns, database.descriptor.n_features
 
     def evaluate(self, unit: torch.Tensor) -> Pulled:
         """See `Attraction`."""
         environment = self._tracker.update(unit)
-        self._size = unit.shape[1]
         distance = self._tracker.distances.to(unit.dtype)
         target = self._tracker.targets.to(unit.dtype)
         squared = distance.square()
@@ -97,8 +98,8 @@ class NearestAttraction:
     def probe(self, draw: Draw) -> torch.Tensor:
         """See `Attraction`; of the kernel what it is for small distances, 1 - cos^d = d D / 2."""
         curvature = 2.0 if self._kernel == "distance" else self._degree
-        slope: torch.Tensor = curvature**0.5 * draw(self._size)
-        return slope
+        slope = curvature**0.5 * draw(self._n_features)
+        return slope if self._columns is None else slope.index_select(1, self._columns)
 
 
 class Goals:
@@ -238,7 +239,9 @@ class StageAttraction:
         # Where nothing but its own source has an atom's species, there is no target.
         usual = self._trust[3] * expected_scatter(nearest, self._trust)
         self._goals.weights[rows] = torch.isfinite(nearest) / usual
-        apart = ((found - target[:, None]) * known[:, :, None]) @ self._pull_of_coordinates
+        # Where fewer were found, the others count for nothing.
+        share = (n_scatter / known.sum(1).clamp_min(1)).sqrt()
+        apart = ((found - target[:, None]) * (known * share[:, None])[:, :, None]) @ self._pull_of_coordinates
         rows_of_f = narrowing(*scatter_directions(apart), usual, float(self._trust[4]))
         self._goals.narrow(rows, rows_of_f)
         self._goals.environment[rows] = indices[:, 0]

@@ -16,7 +16,7 @@ import torch
 from aiida_losiko.core.neighbors import StructureBatch
 
 # Larger structures have no such matrix: it has (3 n_atoms)^2 numbers, and is inverted.
-LARGEST = 500
+LARGEST = 200
 
 
 @lru_cache(maxsize=64)

@@ -57,11 +57,11 @@ class RelaxSettings:
         covalent radii; it adds nothing to the loss of any other structure. Zero for Eq. 8 alone.
     restraint : float
         Strength of what holds atoms at their start, in units of the loss: an atom that is displaced by what is usual
-        adds half of it for each coordinate; see `core.relaxation.restraint`. Zero for Eq. 8 alone.
+        adds half of it for each coordinate; see `core.relaxation.restraint`. With a learnt metric only. Zero for none.
     curvature_probes : int
         With how many random draws `lbfgs` estimates the second derivatives of a structure that it begins with, in
         each stage; each costs about half an evaluation. Zero for none. Not where the cell is relaxed, nor for more
-        than 500 atoms.
+        than 200 atoms.
     weights : dict, optional
         The c_i of Eq. 8 by species, `{"H": 2.0}`; other species count one.
     relax_cell : bool

@@ -266,6 +266,8 @@ class LearntMetric:
         """Put together what `tensors` gave; `settings` as of `MetricSettings.to_dict`."""
         own = MetricSettings.from_dict(settings)
         metric = cls(own, {}, [Stage(k) for k in own.n_neighbors])
+        if any(tensors[name].shape != (5,) for name in tensors if name.startswith("trust/")):
+            raise LosikoError("the metric of the database was learnt by an older version: build the database anew")
         for name in tensors:
             kind, *place = name.split("/")
             if kind == "basis":

@@ -28,7 +28,11 @@ class Preconditioner:
         mean = full.diagonal(dim1=1, dim2=2).sum(1) / (3 * torch.bincount(structure_index, minlength=len(full)))
         shift = torch.maximum(added.double(), _FLATTEST * mean).clamp_min(torch.finfo(torch.float32).tiny)
         full = full + shift[:, None, None] * torch.eye(size, dtype=full.dtype, device=full.device)
-        self._inverse = torch.cholesky_inverse(torch.linalg.cholesky(full)).to(curvature.dtype)
+        factor, failed = torch.linalg.cholesky_ex(full)
+        failed = (failed != 0) | ~torch.isfinite(factor).flatten(1).all(1)
+        # Numbers that are not finite are one structure's own affair: its loss will not be finite either.
+        factor = torch.where(failed[:, None, None], torch.eye(size, dtype=full.dtype, device=full.device), factor)
+        self._inverse = torch.cholesky_inverse(factor).to(curvature.dtype)
         self._place(structure_index)
 
     def _place(self, structure_index: Tensor) -> None:

@@ -59,12 +59,15 @@ class Preparation:
         free = torch.as_tensor(np.concatenate([~fixed_mask(atoms) for atoms in structures]), device=settings.device)
         c = torch.as_tensor(np.concatenate(weights), dtype=dtype, device=settings.device)
         hidden = None if own is None else torch.as_tensor(own, device=settings.device)[batch.structure_index]
-        origin = None if starts is None else StructureBatch.from_atoms(starts, dtype, settings.device).positions
+        origin = batch.positions
+        if starts is not None:
+            placed = [_in_lattice(start, now) for start, now in zip(starts, structures, strict=True)]
+            origin = StructureBatch.from_atoms(placed, dtype, settings.device).positions
         objective = run.objective(batch, c, free, stage, hidden, origin)
         restraint = None
-        if settings.restraint:
-            x0 = batch.positions if origin is None else origin
-            restraint = Restraint(settings.restraint, batch, x0, run.database.metric, stage)
+        metric = run.database.metric
+        if settings.restraint and metric is not None:
+            restraint = Restraint(settings.restraint, batch, origin, free, metric, stage)
         return cls(batch, objective, DegreesOfFreedom(batch, settings.relax_cell), free, restraint)
 
     def evaluate(self, rows: torch.Tensor, n_probes: int = 0) -> tuple[Evaluation, torch.Tensor]:
@@ -346,6 +349,16 @@ class _BatchRelaxation:
         self.steps, self.quiet, self.previous = self.steps[keep], self.quiet[keep], self.previous[keep]
         self.best_loss, self.running = self.best_loss[keep], self.running[keep]
         return rows
+
+
+def _in_lattice(start: Atoms, now: Atoms) -> Atoms:
+    """The start in the lattice that it has by now."""
+    if not start.pbc.any() or np.array_equal(start.cell.array, now.cell.array):
+        return start
+    mapped: Atoms = start.copy()
+    mapped.set_constraint()
+    mapped.set_cell(now.cell, scale_atoms=True)
+    return mapped
 
 
 def _seed(seed: int, number: int) -> int:

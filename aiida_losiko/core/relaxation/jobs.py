@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aiida_losiko.core.curvature import LARGEST as LARGEST_WITH_CURVATURE
 from aiida_losiko.core.optimizers import is_batched
 from aiida_losiko.core.relaxation.batch import relax_batch
 from aiida_losiko.core.relaxation.results import Relaxation
@@ -70,7 +71,10 @@ def cut_into_jobs(
 
     order = sorted(numbers, key=likeness)
     size = settings.batch_size if is_batched(settings.optimizer) else 1
-    parts = [order[first : first + size] for first in range(0, len(order), size)]
+    # A batch has curvatures or it has none.
+    large = [k for k in order if len(structures[k]) > LARGEST_WITH_CURVATURE]
+    small = [k for k in order if len(structures[k]) <= LARGEST_WITH_CURVATURE]
+    parts = [some[first : first + size] for some in (small, large) for first in range(0, len(some), size)]
     jobs = [Job(part, [structures[k] for k in part], [weights[k] for k in part]) for part in parts]
     return sorted(jobs, key=lambda job: job.n_atoms, reverse=True)
 

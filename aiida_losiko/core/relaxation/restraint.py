@@ -20,8 +20,6 @@ from aiida_losiko.core.neighbors import StructureBatch
 if TYPE_CHECKING:
     from aiida_losiko.core.environments.metric import LearntMetric
 
-# Standard deviation in Angstrom of the coordinates of a start of which nothing else is known.
-_ROUGHNESS = 0.1
 # A structure that hardly moved is not known better than that.
 _LEAST = 0.002
 
@@ -36,22 +34,31 @@ class Restraint:
     batch : StructureBatch
         Where the structures are now; `positions` are those of their rows.
     starts : Tensor, shape (n_atoms, 3)
-        x0 in Angstrom.
-    metric : LearntMetric, optional
-        Of the database.
+        x0 in Angstrom, in the lattice of the batch.
+    free : Tensor of bool, shape (n_atoms,)
+        Atoms that may move.
+    metric : LearntMetric
+        Of the database, whose losses have the unit that the strength is in.
     stage : int
         Its stage that begins.
     """
 
     def __init__(
-        self, strength: float, batch: StructureBatch, starts: torch.Tensor, metric: LearntMetric | None, stage: int
+        self,
+        strength: float,
+        batch: StructureBatch,
+        starts: torch.Tensor,
+        free: torch.Tensor,
+        metric: LearntMetric,
+        stage: int,
     ) -> None:
-        self._starts, self._index = starts, batch.structure_index
-        learnt_for = _ROUGHNESS if metric is None else metric.settings.displacement
+        self._starts, self._index, self._free = starts, batch.structure_index, free
+        learnt_for = metric.settings.displacement
         variance = torch.full((batch.n_structures,), learnt_for**2, dtype=starts.dtype, device=starts.device)
-        if metric is not None and stage > 0:
-            squared = (batch.positions - starts).square().sum(1)
-            mean = torch.zeros_like(variance).index_add_(0, self._index, squared) / (3 * batch.n_atoms)
+        if stage > 0:
+            squared = (batch.positions - starts).square().sum(1) * free
+            n_free = torch.zeros_like(variance).index_add_(0, self._index, free.to(variance.dtype))
+            mean = torch.zeros_like(variance).index_add_(0, self._index, squared) / (3 * n_free).clamp_min(1)
             variance = learnt_for * mean.clamp_min(_LEAST**2).sqrt()
         # 1 / Angstrom^2
         self.force_constant = strength / variance
@@ -60,10 +67,12 @@ class Restraint:
         """Add to the losses (B,) and to their gradient in the rows, of which the atoms are the first."""
         n_atoms = len(self._starts)
         moved, constant = rows[:n_atoms] - self._starts, self.force_constant[self._index]
+        moved = moved * self._free[:, None]
         loss.index_add_(0, self._index, 0.5 * constant * moved.square().sum(1))
         gradient[:n_atoms] += constant[:, None] * moved
 
     def keep(self, structures: torch.Tensor, batch: StructureBatch) -> None:
         """Go on with the structures of a mask, of which `batch` is what is left."""
-        self._starts = self._starts[structures[self._index]]
+        atoms = structures[self._index]
+        self._starts, self._free = self._starts[atoms], self._free[atoms]
         self.force_constant, self._index = self.force_constant[structures], batch.structure_index

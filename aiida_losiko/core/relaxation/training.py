@@ -132,7 +132,10 @@ class _Lesson:
         distances, indices = searcher.search(points, min(max(k, n_scatter), len(searcher)), exclude=exclude)
         found = vectors[indices.clamp(min=0)].double()
         targets = torch.einsum("nk,nkr->nr", soft_weights(distances[:, :k]), found[:, :k])
-        apart = (found - targets[:, None]) * (indices >= 0)[:, :, None]
+        known = (indices >= 0).double()
+        # Where fewer were found, the others count for nothing.
+        known *= (known.shape[1] / known.sum(1, keepdim=True).clamp_min(1)).sqrt()
+        apart = (found - targets[:, None]) * known[:, :, None]
         return targets.numpy(), distances[:, 0], apart
 
     def _leave_one_out(self, symbol: str) -> Array:

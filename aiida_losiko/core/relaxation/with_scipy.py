@@ -99,7 +99,7 @@ class _Problem:
     def finish(self, run: Run, start: Atoms, x: NDArray[np.float64], result: Relaxation) -> Relaxation:
         """Fill in the result at `x`."""
         positions, cells = self._prepared.dof.unpack(self._place(x))
-        final = self._prepared.objective.evaluate(positions, cells)
+        final, _ = self._prepared.evaluate(self._place(x))
         result.loss = float(final.loss[0])
         return run.finish(
             start,
