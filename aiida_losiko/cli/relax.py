@@ -94,6 +94,7 @@ def relax(
         database = _leave_out(database, exclude)
     entries = read_entries(files)
     usable = check_entries(entries, [symbol for symbol, count in database.n_environments.items() if count])
+    weights = weights_of(structures_of(usable))
     check_output_format(output, [reporting.annotated(entry, None) for entry in entries if entry.atoms is not None])
 
     with StopRequest() as stop:
@@ -103,7 +104,7 @@ def relax(
             structures_of(usable),
             database,
             settings=relax_settings,
-            weights=weights_of(structures_of(usable)),
+            weights=weights,
             progress=show_progress(quiet),
             max_seconds=_seconds_left(max_seconds, started),
             should_stop=stop,

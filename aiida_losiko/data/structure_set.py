@@ -15,6 +15,7 @@ from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.data.converters import atoms_to_structure
 from aiida_losiko.data.set_content import (
     SOURCE_KEYS,
+    check_arrays,
     check_source,
     read_arrays,
     summarise_structures,
@@ -150,6 +151,7 @@ class StructureSetData(Data):
         if not structures:
             raise LosikoError("a set of 0 structures: a StructureSetData holds at least 1, check the selection")
         names = unique_identifiers(structures, identifiers)
+        check_arrays(structures)
         with tempfile.TemporaryFile(prefix="losiko-") as handle:
             write_structures(handle, structures, names)
             handle.seek(0)

@@ -12,7 +12,8 @@ from aiida.plugins import CalculationFactory
 
 from aiida_losiko.sources import SOURCES, load_source
 
-from ..servers.materials_project import VERSION
+from ..servers.materials_project import VERSION, running
+from ..sources.materials_project_service import real_entries
 from ..sources.test_archive import DIAMOND, GRAPHENE, HIGH, SEARCH
 
 SECRET = "LeakCheck0123456789abcdefghijklm"
@@ -207,6 +208,24 @@ def test_the_key_is_in_no_node(materials_project, monkeypatch, caplog, capfd):
     assert SECRET not in "".join(f"{log.message} {log.metadata}" for log in logs)
     assert SECRET not in caplog.text
     assert SECRET not in "".join(capfd.readouterr())
+
+
+def test_real_entries(materials_project_key):
+    """Of the real service, as many as LOSIKO_DATA has: all properties arrive, and the filter counts as the service."""
+    paths = real_entries()
+    if not paths:
+        pytest.skip("no real entries in $LOSIKO_DATA/mp; they are to be had from materialsproject.org with a key")
+    with running(paths) as service:
+        outputs, node = ask(service, chemsys="Si-O", energy_above_hull=0.3)
+        assert node.is_finished_ok, node.exit_message
+        fewer, asked = ask(service, chemsys="Si-O", energy_above_hull=0.1)
+    structures = outputs["structures"]
+    assert len(structures) > 100 and not (asked.exit_status or outputs["answer"]["warnings"])
+    filtered = CalculationFactory("losiko.filter_by_hull")(structures, 0.1)
+    assert filtered["structures"].get_identifiers() == fewer["structures"].get_identifiers()
+    assert filtered["structures"].get_properties() == fewer["structures"].get_properties()
+    assert filtered["report"]["filters"]["energy_above_hull"]["n_unknown"] == 0
+    assert set(structures.property_names) >= {"energy_above_hull", "space_group", "formula", "n_sites", "licence"}
 
 
 def test_optimade(optimade):
