@@ -71,7 +71,7 @@ def surroundings(
     view = _clearest_view(every, int(np.flatnonzero(index == atom)[0]))
     turned = [positions @ view.T for positions in every]
     everything = np.vstack(turned)[:, :2]
-    low, high = everything.min(axis=0) - 0.6, everything.max(axis=0) + 0.6
+    low, high = everything.min(axis=0) - 0.8, everything.max(axis=0) + 0.8
     width, height = (high - low) * INCHES_PER_ANGSTROM
     below, above = 0.68, 0.36 + (0.30 if title else 0.0)
     tall = below + height + above
