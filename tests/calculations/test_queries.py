@@ -129,19 +129,25 @@ def test_no_service_and_no_key(materials_project, monkeypatch):
     fails(ask(materials_project, chemsys="Si")[1], 201, "no key of the Materials Project", "reference_crystals")
 
 
-def test_another_day_is_another_answer(materials_project):
+def test_another_day_is_another_answer(materials_project, monkeypatch):
     def cached(**query):
         with enable_caching():
             return [ask(materials_project, **query)[1].base.caching.is_created_from_cache for _ in range(2)]
 
     assert cached(chemsys="Si") == [False, False]
     assert cached(chemsys="Si", database_version=VERSION) == [False, True]
+    # What another account, or another address behind the same question, would answer.
+    assert cached(chemsys="Si", database_version=VERSION, include_gnome=True) == [False, False]
+    monkeypatch.setenv("MP_API_ENDPOINT", materials_project.address)
+    elsewhere = {"chemsys": "Si", "database_version": VERSION, **QUICK}
+    with enable_caching():
+        nodes = [run("materials_project", query=elsewhere)[1] for _ in range(2)]
+    assert [node.base.caching.is_created_from_cache for node in nodes] == [False, False]
     before = len(materials_project.searches())
     materials_project.db_version = "2026.02.02"
     assert cached(chemsys="Si") == [False, False]
     assert len(materials_project.searches()) > before
     # The release that was asked for is in the graph, though the service has another one now.
-    outputs, node = None, None
     with enable_caching():
         outputs, node = ask(materials_project, chemsys="Si", database_version=VERSION)
     assert node.base.caching.is_created_from_cache

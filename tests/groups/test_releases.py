@@ -117,3 +117,16 @@ def test_a_name_that_another_process_was_faster_to_take(node, other, monkeypatch
         add_release(other, NAME)
     monkeypatch.undo()
     assert len(list_releases()) == 1
+
+
+def test_a_release_travels_in_an_archive(node, aiida_profile_clean, tmp_path):
+    from aiida.tools.archive import create_archive, import_archive
+
+    create_archive([add_release(node, NAME)], filename=tmp_path / "release.aiida")
+    uuid = node.uuid
+    aiida_profile_clean.reset_storage()
+    assert list_releases() == []
+    import_archive(tmp_path / "release.aiida", create_group=False)
+    found = find_release(NAME)
+    assert found.uuid == uuid
+    assert len(found.load().sources) == 7
