@@ -131,3 +131,38 @@ def parse_job(aiida_profile, aiida_localhost):
         )
 
     return parse
+
+
+# Services on this machine, for the sources and for what asks them.
+
+
+@pytest.fixture
+def materials_project_key(monkeypatch):
+    """The key of the local service in the environment, and nothing else of the kind."""
+    from .servers.materials_project import KEY
+    from .sources.materials_project_service import KEY_VARIABLES
+
+    for name in KEY_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1,localhost")
+    monkeypatch.setenv("MP_API_KEY", KEY)
+    return KEY
+
+
+@pytest.fixture
+def materials_project(materials_project_key):
+    """The local Materials Project with the committed table, and its key in the environment."""
+    from .servers.materials_project import running
+
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def optimade(tmp_path_factory):
+    """The reference OPTIMADE server; its address, to which the prefix of a provider is added."""
+    from .servers.optimade_process import serving
+
+    with serving(tmp_path_factory.mktemp("optimade")) as address:
+        yield address

@@ -22,52 +22,41 @@ one). It needs a running daemon and the code; `bash setup_profiles/quickstart.sh
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aiida_losiko.tools.launching import (
+    JobError,
+    add_aiida_options,
+    call,
+    launch,
+    load_code,
+    outputs_of,
+    report_cache,
+    say,
+    wait_for,
+)
+
 if TYPE_CHECKING:
-    from aiida.orm import ProcessNode, WorkChainNode
+    from aiida.orm import WorkChainNode
 
     from aiida_losiko.data import StructureSetData
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-SETUP = "bash setup_profiles/quickstart.sh --no-run"
-DAEMON_START = "verdi daemon start"
-POLL_SECONDS = 0.5
-PATIENCE_SECONDS = 30.0  # without a change of state, after which there is a line all the same
-
-
-class JobError(Exception):
-    """What ends the job; its text is one line that says what to do."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the job; returns the exit status."""
-    from aiida_losiko.core.errors import LosikoError
-
-    options = parse_arguments(arguments)
-    try:
-        prefix = load_aiida(options.profile)
-        run(options, prefix)
-    except (JobError, LosikoError, OSError) as error:
-        print(f"Error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nstopped waiting; what was submitted goes on: see verdi process list", file=sys.stderr)
-        return 130
-    return 0
+    return launch(run, parse_arguments(arguments), CHECKOUT)
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--qm9", type=Path, metavar="PATH", help="archive, folder or collection of QM9 (default: G2)")
-    parser.add_argument("--profile", help="AiiDA profile (default: the default one)")
-    parser.add_argument("--code", default="losiko@localhost", help="label of the code (default losiko@localhost)")
+    add_aiida_options(parser)
     parser.add_argument("--protocol", default="balanced", help="see losiko protocols (default balanced)")
     parser.add_argument("--seed", type=int, default=0, help="of the displacements and of random choices (default 0)")
     parser.add_argument("--displacement", type=float, default=0.1, help="Angstrom per coordinate (default 0.1)")
@@ -81,109 +70,6 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     if not 0 <= options.displacement <= 10:
         parser.error(f"--displacement {options.displacement:g} is not allowed: 0 to 10 Angstrom")
     return options
-
-
-def say(text: str) -> None:
-    """Print one line of progress."""
-    print(f"==> {text}", flush=True)
-
-
-# -- AiiDA ------------------------------------------------------------------------------------------------------------
-
-
-def load_aiida(profile: str | None) -> str:
-    """Load the profile and check that a daemon works for it.
-
-    Returns
-    -------
-    str
-        What a person has to type before `verdi` and `python` for the same profile: empty in a set-up shell.
-    """
-    before: list[str] = []
-    embedded = CHECKOUT / ".aiida"
-    if "AIIDA_PATH" not in os.environ and profile is None and (embedded / "config.json").is_file():
-        # The checkout's own profile, never by accident the one that the person has for other work.
-        os.environ["AIIDA_PATH"] = str(embedded)
-        before.append(f"AIIDA_PATH='{embedded}'")
-    from aiida import load_profile
-    from aiida.common.exceptions import ConfigurationError, MissingConfigurationError, ProfileConfigurationError
-    from aiida.engine.daemon.client import get_daemon_client
-
-    try:
-        name = load_profile(profile).name
-    except (ConfigurationError, MissingConfigurationError, ProfileConfigurationError) as error:
-        raise JobError(f"no AiiDA profile to work with ({error}): set one up with `{SETUP}`") from None
-    if profile:
-        before.append(f"AIIDA_PROFILE={name}")
-    check_daemon(get_daemon_client(name), name)
-    return " ".join([*before, ""])
-
-
-def check_daemon(client: Any, profile: str) -> None:
-    """Raise a `JobError` where no daemon takes what is submitted."""
-    if not client.profile.process_control_backend:
-        raise JobError(f"the AiiDA profile {profile} has no broker, thus no daemon: set one up with `{SETUP}`")
-    if not daemon_lives(client):
-        raise JobError(f"the daemon of the AiiDA profile {profile} does not run: start it with `{DAEMON_START}`")
-
-
-def daemon_lives(client: Any) -> bool:
-    """Return whether there is a daemon; the file with its number stays behind when it is killed."""
-    import psutil
-
-    number = client.get_daemon_pid()
-    return number is not None and psutil.pid_exists(number)
-
-
-def load_code(label: str) -> Any:
-    """Return the code of that label."""
-    from aiida import orm
-    from aiida.common.exceptions import MultipleObjectsError, NotExistent
-
-    try:
-        return orm.load_code(label)
-    except (NotExistent, MultipleObjectsError) as error:
-        raise JobError(f"the code {label} cannot be used ({error}): set it up with `{SETUP}`") from None
-
-
-def wait_for(process: WorkChainNode, what: str) -> None:
-    """Wait for a submitted work chain and print what it does."""
-    from aiida.engine.daemon.client import get_daemon_client
-
-    begin, shown, last = time.monotonic(), "", 0.0
-    while not process.is_terminated:
-        children = process.called
-        current = max(children, key=lambda node: node.pk) if children else process
-        state = f"{current.process_label}<{current.pk}> {current.process_state.value if current.process_state else ''}"
-        seconds = time.monotonic() - begin
-        if state != shown or seconds - last > PATIENCE_SECONDS:
-            print(f"    {seconds:5.1f} s  {what}: {state}", flush=True)
-            shown, last = state, seconds
-            if not daemon_lives(get_daemon_client()):
-                raise JobError(f"the daemon stopped: `{DAEMON_START}` lets {process.process_label}<{process.pk}> go on")
-        time.sleep(POLL_SECONDS)
-    seconds = time.monotonic() - begin
-    print(f"    {seconds:5.1f} s  {what}: {process.process_label}<{process.pk}> {process.process_state.value}")
-
-
-def outputs_of(process: WorkChainNode, needed: str) -> Any:
-    """Return the outputs; a work chain that did not do all as asked gives what it has, and a note is printed."""
-    if needed not in process.outputs:
-        raise JobError(
-            f"{process.process_label}<{process.pk}> failed with exit status {process.exit_status} "
-            f"({process.exit_message}): see `verdi process report {process.pk}`"
-        )
-    if process.exit_status:
-        say(f"note: {process.process_label}<{process.pk}> ended with {process.exit_status}: {process.exit_message}")
-    return process.outputs
-
-
-def call(function: Any, **inputs: Any) -> tuple[Any, ProcessNode]:
-    """Run a calcfunction; an exit status that is not zero is a `JobError`."""
-    results, node = function.run_get_node(**inputs)
-    if not node.is_finished_ok:
-        raise JobError(f"{node.process_label}<{node.pk}>: {node.exit_message}")
-    return results, node
 
 
 # -- the molecules ----------------------------------------------------------------------------------------------------
@@ -392,13 +278,6 @@ def report_pictures(
         *(each.get_ase(row["index"]) for each in sets), path=folder / "molecule.png", title=title
     )
     print(f"pictures: {histogram.resolve()}\n          {molecule.resolve()}")
-
-
-def report_cache(processes: list[ProcessNode]) -> None:
-    """Say what was not computed again."""
-    cached = [node.process_label for node in processes if node.base.caching.is_created_from_cache]
-    if cached:
-        say(f"from the cache: {len(cached)} of {len(processes)} calculations ({', '.join(cached)})")
 
 
 def report_next(prefix: str, relaxing: WorkChainNode, relaxed: StructureSetData, rows: list[dict[str, Any]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiida import orm
 from aiida.common.datastructures import CalcInfo
@@ -20,7 +20,11 @@ from aiida_losiko.calculations.common import (
     parameters_validator,
 )
 from aiida_losiko.core.errors import LosikoError
+from aiida_losiko.core.structures.weights import WEIGHTS, set_weights
 from aiida_losiko.data import EnvironmentDatabaseData, StructureSetData, structure_to_atoms
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 __all__ = ("RelaxCalculation", "validate_structures")
 
@@ -32,18 +36,21 @@ WALLCLOCK_PART = 0.9
 
 
 def validate_structures(inputs: Mapping[str, Any] | None, ports: Any) -> str | None:
-    """Return what is wrong with `structure`, `structures` and `fixed_atoms` together, or None."""
-    if not inputs or any(name not in ports for name in ("structure", "structures", "fixed_atoms")):
+    """Return what is wrong with `structure`, `structures`, `fixed_atoms` and `weights` together, or None."""
+    names = ("structure", "structures", "fixed_atoms", "weights")
+    if not inputs or any(name not in ports for name in names):
         # Exposed in a work chain that fills these ports itself.
         return None
-    structure, structures, fixed = (inputs.get(name) for name in ("structure", "structures", "fixed_atoms"))
+    structure, structures, fixed, weights = (inputs.get(name) for name in names)
     if (structure is None) == (structures is None):
         return "give exactly one of `structure` (one StructureData) and `structures` (a StructureSetData)"
     if fixed is not None and structure is None:
         return "`fixed_atoms` goes with `structure`; in a set, give the structures a FixAtoms constraint instead"
+    if weights is not None and structure is None:
+        return f"`weights` goes with `structure`; in a set, give all structures the array {WEIGHTS!r} instead"
     if structure is not None:
         try:
-            atoms = structure_to_atoms(structure, None if fixed is None else fixed.get_list())
+            atoms = _start(structure, fixed, weights)
         except LosikoError as error:
             return str(error)
         database = inputs.get("database")
@@ -55,6 +62,14 @@ def validate_structures(inputs: Mapping[str, Any] | None, ports: Any) -> str | N
                 "that was built with structures that hold it"
             )
     return None
+
+
+def _start(structure: orm.StructureData, fixed: orm.List | None, weights: orm.List | None) -> Atoms:
+    """Return a single structure with what belongs to its atoms."""
+    atoms = structure_to_atoms(structure, None if fixed is None else fixed.get_list())
+    if weights is not None:
+        set_weights(atoms, weights.get_list())
+    return atoms
 
 
 class RelaxCalculation(LosikoCalculation):
@@ -80,6 +95,15 @@ class RelaxCalculation(LosikoCalculation):
             valid_type=orm.List,
             required=False,
             help="Indices (from 0) of the atoms of `structure` that must not move. A set holds its own constraints.",
+        )
+        spec.input(
+            "weights",
+            valid_type=orm.List,
+            required=False,
+            serializer=orm.to_aiida_type,
+            help="How much each atom of `structure` counts in the loss (c_i of Eq. 8), one number from 0 for each, on "
+            "top of `weights` by species in the parameters. The structures of a set hold their own in the array "
+            f"`{WEIGHTS}`.",
         )
         spec.input("database", valid_type=EnvironmentDatabaseData, help="The environments to steer towards.")
         spec.input(
@@ -163,5 +187,5 @@ class RelaxCalculation(LosikoCalculation):
     def _write_structure(self, path: Path) -> None:
         from aiida_losiko.core.structures import write_structures
 
-        fixed = self.inputs.fixed_atoms.get_list() if "fixed_atoms" in self.inputs else None
-        write_structures(path, [structure_to_atoms(self.inputs.structure, fixed)])
+        atoms = _start(self.inputs.structure, self.inputs.get("fixed_atoms"), self.inputs.get("weights"))
+        write_structures(path, [atoms])

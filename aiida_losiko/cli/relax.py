@@ -56,7 +56,8 @@ def relax(
 ) -> None:
     """Move the atoms until each environment looks like one in the database.
 
-    FILE is anything that ASE reads, or a set file (.npz), with one or many structures; atoms under FixAtoms stay.
+    FILE is anything that ASE reads, or a set file (.npz), with one or many structures; atoms under FixAtoms stay,
+    and the array losiko_weight says how much each atom counts in the loss.
     The format of OUT follows its name: .extxyz and .npz keep labels and arrays. Each structure there carries
     losiko_loss, losiko_status, losiko_converged, losiko_out_of_reach (atoms outside of what the database knows), and
     per atom losiko_distance. A structure that cannot be used is reported and written unchanged; exit status 3.
@@ -82,6 +83,7 @@ def relax(
     from aiida_losiko.core.environments.database import EnvironmentDatabase
     from aiida_losiko.core.relaxation.driver import relax as relax_structures
     from aiida_losiko.core.settings import RelaxSettings
+    from aiida_losiko.core.structures.weights import weights_of
 
     database = EnvironmentDatabase.load(database_file)
     chosen = choose_protocol(parameters, database, database_file)
@@ -92,6 +94,7 @@ def relax(
         database = _leave_out(database, exclude)
     entries = read_entries(files)
     usable = check_entries(entries, [symbol for symbol, count in database.n_environments.items() if count])
+    weights = weights_of(structures_of(usable))
     check_output_format(output, [reporting.annotated(entry, None) for entry in entries if entry.atoms is not None])
 
     with StopRequest() as stop:
@@ -101,6 +104,7 @@ def relax(
             structures_of(usable),
             database,
             settings=relax_settings,
+            weights=weights,
             progress=show_progress(quiet),
             max_seconds=_seconds_left(max_seconds, started),
             should_stop=stop,

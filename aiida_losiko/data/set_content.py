@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 
 from aiida_losiko.core.errors import LosikoError
+from aiida_losiko.core.structures.weights import WEIGHTS
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -53,6 +54,22 @@ def unique_identifiers(structures: Sequence[Atoms], identifiers: Sequence[str] |
     if "" in names:
         raise LosikoError(f"the identifier of structure {names.index('')} is empty: give it a name")
     return names
+
+
+def check_arrays(structures: Sequence[Atoms]) -> None:
+    """Check that all structures have weights by atom, or none: a set file has no place for those of some.
+
+    Raises
+    ------
+    LosikoError
+        If only some have them.
+    """
+    without = [number for number, atoms in enumerate(structures) if WEIGHTS not in atoms.arrays]
+    if 0 < len(without) < len(structures):
+        raise LosikoError(
+            f"{len(structures) - len(without)} of {len(structures)} structures have the array {WEIGHTS!r}, structure "
+            f"{without[0]} has not: give it to all, ones are as good as none"
+        )
 
 
 def summarise_structures(structures: Sequence[Atoms]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -15,17 +15,21 @@ from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.data.converters import atoms_to_structure
 from aiida_losiko.data.set_content import (
     SOURCE_KEYS,
+    check_arrays,
     check_source,
     read_arrays,
     summarise_structures,
     symbols_of,
     unique_identifiers,
 )
+from aiida_losiko.data.set_properties import Columns, columns_of, read_columns, rows_of, write_columns
 
 if TYPE_CHECKING:
     from io import BufferedReader
 
     from ase import Atoms
+
+    from aiida_losiko.sources.base import SourceInfo, SourceRecord
 
 __all__ = ("StructureSetData",)
 
@@ -35,9 +39,10 @@ class StructureSetData(Data):
 
     The arrays lie in the node's repository as `structures.npz`, the set file of `aiida_losiko.core.structures`:
     numbers, positions (Angstrom), cells, periodicity, identifiers, `Atoms.info`, `FixAtoms` constraints and per-atom
-    arrays. Equal content gives equal bytes, hence the same node hash, and thus caching. In the database itself there
-    are only small attributes to search for: `n_structures`, `n_atoms` (total), `elements` (sorted by atomic number),
-    `formulas` (Hill formula to count, None where there are more than 30), and `source`.
+    arrays. What a source says about its entries lies beside it, in `properties.json`. Equal content gives equal bytes,
+    hence the same node hash, and thus caching. In the database itself there are only small attributes to search for:
+    `n_structures`, `n_atoms` (total), `elements` (sorted by atomic number), `formulas` (Hill formula to count, None
+    where there are more than 30), `property_names` where there are some, and `source`.
 
     Parameters
     ----------
@@ -48,6 +53,9 @@ class StructureSetData(Data):
         `structure-0`, `structure-1`, ...
     source
         Where the structures come from, see `source_keys`. A `SourceInfo` of `aiida_losiko.sources` does as well.
+    properties
+        What is known of each structure (`energy_above_hull`, `space_group`, ...), JSON-able; units are those of the
+        source, in `aiida_losiko.sources` eV/atom and Angstrom.
     **kwargs
         Of `aiida.orm.Node`: `label`, `description`, ...
 
@@ -59,6 +67,7 @@ class StructureSetData(Data):
     """
 
     FILENAME: ClassVar[str] = "structures.npz"
+    PROPERTIES: ClassVar[str] = "properties.json"
 
     #: Structures that were read, kept since a stored node does not change. AiiDA makes nodes without `__init__`.
     _structures: list[Atoms] | None = None
@@ -68,12 +77,15 @@ class StructureSetData(Data):
         structures: Iterable[Atoms] | None = None,
         identifiers: Sequence[str] | None = None,
         source: Any = None,
+        properties: Sequence[Mapping[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
         """See the class."""
         super().__init__(**kwargs)  # type: ignore[no-untyped-call]
         if structures is not None:
             self.set_structures(structures, identifiers)
+        if properties is not None:
+            self.set_properties(properties)
         if source is not None:
             self.source = source
 
@@ -117,8 +129,13 @@ class StructureSetData(Data):
         """
         from aiida_losiko.sources import load_source
 
-        info, records = load_source(name, path, selection)
-        return cls((record.atoms for record in records), source=info, **kwargs)
+        return cls.from_records(*load_source(name, path, selection), **kwargs)
+
+    @classmethod
+    def from_records(cls, info: SourceInfo, records: Sequence[SourceRecord], **kwargs: Any) -> StructureSetData:
+        """Return an unstored set of what `aiida_losiko.sources.load_source` gives, properties included."""
+        properties = [record.properties for record in records]
+        return cls((record.atoms for record in records), source=info, properties=properties, **kwargs)
 
     def set_structures(self, structures: Iterable[Atoms], identifiers: Sequence[str] | None = None) -> None:
         """Put the structures into the (unstored) node, in place of those that are there.
@@ -134,12 +151,34 @@ class StructureSetData(Data):
         if not structures:
             raise LosikoError("a set of 0 structures: a StructureSetData holds at least 1, check the selection")
         names = unique_identifiers(structures, identifiers)
+        check_arrays(structures)
         with tempfile.TemporaryFile(prefix="losiko-") as handle:
             write_structures(handle, structures, names)
             handle.seek(0)
             self.base.repository.put_object_from_filelike(cast("BufferedReader", handle), self.FILENAME)
         self._structures = None
         self.base.attributes.set_many(summarise_structures(structures))
+        self._put_columns({})
+
+    def set_properties(self, properties: Sequence[Mapping[str, Any]]) -> None:
+        """Put the properties of the structures into the (unstored) node, in place of those that are there.
+
+        Raises
+        ------
+        LosikoError
+            If there is not one mapping for each structure, or a value has no JSON form.
+        """
+        if len(properties) != len(self):
+            raise LosikoError(f"properties of {len(properties)} structures for {len(self)}: give a mapping for each")
+        self._put_columns(columns_of(properties))
+
+    def _put_columns(self, columns: Columns) -> None:
+        if self.PROPERTIES in self.base.repository.list_object_names():
+            self.base.repository.delete_object(self.PROPERTIES)
+            self.base.attributes.delete("property_names")
+        if columns:
+            self.base.repository.put_object_from_bytes(write_columns(columns), self.PROPERTIES)
+            self.base.attributes.set("property_names", list(columns))
 
     @property
     def source(self) -> dict[str, Any] | None:
@@ -174,7 +213,12 @@ class StructureSetData(Data):
     @property
     def elements(self) -> tuple[str, ...]:
         """Symbols of the elements that occur, by atomic number."""
-        return tuple(self.base.attributes.get("elements", ()))
+        return tuple(self.base.attributes.get("elements", []))
+
+    @property
+    def property_names(self) -> tuple[str, ...]:
+        """Names of the properties that some structure has, sorted."""
+        return tuple(self.base.attributes.get("property_names", []))
 
     def __len__(self) -> int:
         """Return the number of structures."""
@@ -205,6 +249,10 @@ class StructureSetData(Data):
         with self.base.repository.open(self.FILENAME, "rb") as handle:
             return [str(name) for name in read_arrays(handle, "identifiers")["identifiers"]]
 
+    def get_properties(self) -> list[dict[str, Any]]:
+        """Return what the source said of each structure, in order; without what it does not know."""
+        return rows_of(self._columns(), len(self))
+
     def index_of(self, identifier: str) -> int:
         """Return the index of the structure with that identifier.
 
@@ -225,6 +273,21 @@ class StructureSetData(Data):
         The new node has no link to the set; the calculation function `losiko.extract` gives one that has.
         """
         return atoms_to_structure(self.get_ase(index))
+
+    def subset(self, indices: Sequence[int]) -> StructureSetData:
+        """Return an unstored set of some of the structures, with their properties and the `source`.
+
+        Raises
+        ------
+        LosikoError
+            If there is no structure of an index, or none is left.
+        """
+        properties = self.get_properties()
+        return StructureSetData(
+            [self.get_ase(index) for index in indices],
+            source=self.source,
+            properties=[properties[index] for index in indices],
+        )
 
     def find_stored(self) -> StructureSetData | None:
         """Return a stored set of the same content, or None; see `aiida_losiko.data.deduplicate.find_stored`."""
@@ -252,8 +315,14 @@ class StructureSetData(Data):
                 self._structures = read_structures(handle)
         return self._structures
 
+    def _columns(self) -> Columns:
+        if not self.property_names:
+            return {}
+        content = self.base.repository.get_object_content(self.PROPERTIES, "rb")
+        return read_columns(content, len(self))
+
     def _validate(self) -> bool:
-        """Check at storing that the file is there and says what the attributes say.
+        """Check at storing that the files are there and say what the attributes say.
 
         Raises
         ------
@@ -261,13 +330,16 @@ class StructureSetData(Data):
             With the first thing that is wrong.
         """
         super()._validate()
-        names = self.base.repository.list_object_names()
-        if names != [self.FILENAME]:
-            raise ValidationError(f"the node holds the files {names}, not one {self.FILENAME!r}: use set_structures()")
+        names, expected = self.base.repository.list_object_names(), [self.FILENAME]
+        if self.property_names:
+            expected.append(self.PROPERTIES)
+        if sorted(names) != sorted(expected):
+            raise ValidationError(f"the node holds the files {names}, not {expected}: use set_structures()")
         try:
             with self.base.repository.open(self.FILENAME, "rb") as handle:
                 arrays = read_arrays(handle, "n_atoms", "numbers", "identifiers")
             check_source(self.source or {})
+            columns = self._columns()
         except LosikoError as error:
             raise ValidationError(str(error)) from error
         counts = {"n_structures": len(arrays["n_atoms"]), "n_atoms": int(arrays["n_atoms"].sum())}
@@ -277,4 +349,6 @@ class StructureSetData(Data):
             raise ValidationError(f"{self.FILENAME} holds {counts}, but the attributes say {stated}")
         if tuple(symbols_of(np.unique(arrays["numbers"]))) != self.elements:
             raise ValidationError(f"{self.FILENAME} holds other elements than the attribute says, {self.elements}")
+        if tuple(columns) != self.property_names:
+            raise ValidationError(f"{self.PROPERTIES} holds other names than the attribute, {self.property_names}")
         return True

@@ -26,7 +26,7 @@ from aiida_losiko.sources.materials_project_query import (
 )
 from aiida_losiko.sources.materials_project_records import LICENCE, NON_COMMERCIAL, REFERENCE, make_records
 from aiida_losiko.sources.patient_session import Patience
-from aiida_losiko.sources.remote import RemoteInfo, query_text
+from aiida_losiko.sources.remote import RemoteInfo, ServiceError, query_text
 from aiida_losiko.sources.selection import SelectionLike, parse_selection, select_records
 
 
@@ -120,7 +120,7 @@ def load_materials_project(
             raise _why_nothing(client, query, page_size)
         now = client.database_version()
         if version and now and now != version:
-            raise LosikoError(
+            raise ServiceError(
                 f"the Materials Project changed from database version {version} to {now} during the query; nothing of "
                 "it was kept, ask again"
             )

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.sources.materials_project_key import KEY_PAGE, find_key
 from aiida_losiko.sources.patient_session import BROKEN, FailedError, Patience, PatientSession
+from aiida_losiko.sources.remote import ServiceError
 
 T = TypeVar("T")
 
@@ -166,7 +167,7 @@ class MaterialsProjectClient:
             changed = changed or meta.get("total_doc") != total
         names = Counter(str(document.get("material_id")) for document in documents)
         if changed or len(documents) != announced or len(names) != len(documents):
-            raise LosikoError(
+            raise ServiceError(
                 f"the {SERVICE} announced {announced} entries and sent {len(documents)}, {len(names)} of them "
                 "different: its database changed in between; nothing of this query was kept, ask again"
             )

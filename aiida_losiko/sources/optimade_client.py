@@ -16,6 +16,7 @@ import requests
 
 from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.sources.patient_session import Patience, PatientSession
+from aiida_losiko.sources.remote import ServiceError
 
 LONGEST_DELAY = 10.0
 """Seconds between two pages, at most, where the server asks for a pause (``meta.request_delay``)."""
@@ -153,7 +154,7 @@ class OptimadeServer:
         if answer.errors:
             if optional and self.session.refused:
                 return {}, {}
-            raise LosikoError(_first_error(self.base_url, answer.errors[0]))
+            raise _first_error(self.base_url, answer.errors[0])
         if isinstance(answer.data, list) and not only_some:
             self._check_complete(answer.data, answer.meta, max_entries, bool(answer.links.get("next")))
         return answer.data, answer.meta
@@ -164,14 +165,14 @@ class OptimadeServer:
         count = meta.get("data_returned")
         if more or (isinstance(count, int) and len(data) < count):
             of = f" of {count}" if isinstance(count, int) else ""
-            raise LosikoError(
+            raise ServiceError(
                 f"the OPTIMADE server {self.base_url} gave {len(data)}{of} entries and no further page; run the same "
                 "again"
             )
         seen: set[Any] = set()
         for entry in data:
             if entry.get("id") in seen:
-                raise LosikoError(
+                raise ServiceError(
                     f"the OPTIMADE server {self.base_url} gave entry {entry.get('id')} twice, so that another may be "
                     "missing (its entries changed while they were fetched?); run the same again"
                 )
@@ -200,14 +201,15 @@ def _too_many(server: str, count: str, max_entries: int) -> str:
     )
 
 
-def _first_error(server: str, error: Any) -> str:
+def _first_error(server: str, error: Any) -> LosikoError:
     """Return what the client noted down of an exception (``Name: message``), or of the server's own error."""
     if isinstance(error, dict):
         error = f"{error.get('title', 'error')}: {error.get('detail', '')}"
     name, _, message = str(error).partition(": ")
-    if name == LosikoError.__name__:
-        return message
-    return f"the OPTIMADE server {server}: {' '.join(str(error).split())[:300]}"
+    for kind in (ServiceError, LosikoError):
+        if name == kind.__name__:
+            return kind(message)
+    return LosikoError(f"the OPTIMADE server {server}: {' '.join(str(error).split())[:300]}")
 
 
 def _refusal(response: requests.Response) -> str:

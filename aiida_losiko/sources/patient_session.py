@@ -16,7 +16,7 @@ import requests
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from aiida_losiko.core.checks import is_real, is_whole, require
-from aiida_losiko.core.errors import LosikoError
+from aiida_losiko.sources.remote import ServiceError
 
 T = TypeVar("T")
 
@@ -115,7 +115,7 @@ class PatientSession(requests.Session):
 
         Raises
         ------
-        LosikoError
+        ServiceError
             No answer within the tries or the time.
         """
         return self.persist(lambda seconds: self._attempt(request, seconds, kwargs))
@@ -125,7 +125,7 @@ class PatientSession(requests.Session):
 
         Raises
         ------
-        LosikoError
+        ServiceError
             It keeps failing with what may pass (connection, time-out, busy service).
         """
         tries, asked = 0, 0.0
@@ -148,7 +148,7 @@ class PatientSession(requests.Session):
         # Raised outside of the except clauses: the causes hold requests, and these the key in a header.
         if asked > 0:
             reason += f", asks to wait {asked:.0f} s"
-        raise LosikoError(
+        raise ServiceError(
             f"the {self.service} does not answer: {tries} of at most {self.patience.retries + 1} tries within "
             f"{self.patience.max_seconds:g} s failed ({self.clean(reason)}); nothing of this query was kept: try again "
             "later, or with more retries, timeout or max_seconds"

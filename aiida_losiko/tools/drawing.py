@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,7 +49,9 @@ def viewing_axes(positions: FloatArray) -> FloatArray:
     return np.asarray(np.array(turn_x) @ np.array(turn_y) @ axes)
 
 
-def draw_molecule(axes: Axes, numbers: ArrayLike, positions: FloatArray) -> None:
+def draw_molecule(
+    axes: Axes, numbers: ArrayLike, positions: FloatArray, pairs: Iterable[tuple[int, int]] | None = None
+) -> None:
     """Draw atoms as shaded balls and bonds as two-coloured sticks.
 
     Parameters
@@ -59,13 +62,18 @@ def draw_molecule(axes: Axes, numbers: ArrayLike, positions: FloatArray) -> None
         (n_atoms,) atomic numbers.
     positions
         (n_atoms, 3), Angstrom: right, up, towards the reader.
+    pairs
+        Atoms between which there are sticks; by default all that are closer than the sum of the covalent radii allows.
     """
     from ase import Atoms
 
     depth = positions[:, 2]
     faded = FADE * (depth.max() - depth) / max(float(np.ptp(depth)), 2.0)
     numbers = np.asarray(numbers)
-    for i, j, _ in zip(*bonds(Atoms(numbers, positions), DRAWN_BOND_SCALE), strict=True):
+    if pairs is None:
+        first, second, _ = bonds(Atoms(numbers, positions), DRAWN_BOND_SCALE)
+        pairs = zip(first.tolist(), second.tolist(), strict=True)
+    for i, j in pairs:
         _draw_bond(axes, positions[[i, j]], numbers[[i, j]], faded[[i, j]])
     for number, position, fade in zip(numbers, positions, faded, strict=True):
         draw_atom(axes, position, int(number), zorder=10 + float(position[2]), fade=float(fade))

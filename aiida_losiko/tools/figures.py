@@ -40,7 +40,7 @@ STYLE: Any = {
 }
 
 
-def _picture(draw: Callable[..., Figure]) -> Callable[..., Path]:
+def picture(draw: Callable[..., Figure]) -> Callable[..., Path]:
     """Let a function that returns a figure write it to its argument `path` and return that path."""
 
     @wraps(draw)
@@ -65,7 +65,7 @@ def _save(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format=suffix, bbox_inches="tight", pad_inches=0.08)
 
 
-@_picture
+@picture
 def rmsd_histogram(before: ArrayLike, after: ArrayLike, *, title: str = "") -> Figure:
     """Histogram of the RMSD to the true structures, before and after (Fig. 4b of the paper).
 
@@ -119,7 +119,7 @@ def _round_edges(top: float, n_bins: int) -> list[float]:
     return [float(edge) for edge in edges if edge >= 0.0]
 
 
-@_picture
+@picture
 def molecule_triptych(before: Atoms, after: Atoms, true: Atoms, *, title: str = "") -> Figure:
     """One molecule three times in the same orientation: displaced, relaxed, true (Fig. 4d of the paper).
 
@@ -172,7 +172,7 @@ def molecule_triptych(before: Atoms, after: Atoms, true: Atoms, *, title: str = 
     return figure
 
 
-@_picture
+@picture
 def loss_surface(
     grid: tuple[ArrayLike, ArrayLike],
     values: ArrayLike,
@@ -236,7 +236,7 @@ def loss_surface(
     return figure
 
 
-@_picture
+@picture
 def loss_curves(curves: Sequence[ArrayLike], *, highlight: int = 0, title: str = "", floor: float = 1e-16) -> Figure:
     """Loss against step for several relaxations (Fig. 3c of the paper).
 

@@ -27,11 +27,14 @@ def origins_text(rows: Sequence[dict[str, Any]]) -> str:
         Column("reach", "reach"),
     ]
     lines = [text_table([{**row, "reach": _REACH[row["out_of_reach"]]} for row in rows], columns)]
-    if rows:
-        lines.append("way back: " + " <- ".join(f"{step['role']} {step['pk']}" for step in rows[0]["path"]))
-        source = rows[0]["source_info"] or {}
+    ways: dict[str, str] = {}  # atoms of several sources have come several ways
+    for row in rows:
+        way = " <- ".join(f"{step['role']} {step['pk']}" for step in row["path"])
+        source = row["source_info"] or {}
         told = [str(source[key]) for key in ("name", "version", "licence", "reference", "url") if key in source]
-        lines.append("source: " + (", ".join(told) or "not in the graph"))
+        ways.setdefault(f"way back: {way}", ", ".join(told) or "not in the graph")
+    for way, source in ways.items():
+        lines += [way, f"source: {source}"]
     return "\n".join(lines)
 
 

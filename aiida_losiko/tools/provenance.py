@@ -1,8 +1,9 @@
 """From an atom of a relaxed structure back to the source record that its place came from.
 
 The way through the graph: output structure (or the set that it was taken out of), the relaxation that made it, its
-matches and its database, the description that made the database, the set that was described, and through selections up
-to the set that was first stored, whose `source` says where it comes from. Nothing else than the links is followed,
+matches and its database, the description that made the database, the set that was described, and through selections,
+filters and merged sets up to the set that the source gave, whose `source` says where it comes from, and the query that
+asked for it. Nothing else than the links is followed,
 hence it makes no difference whether a calculation ran or was taken from the cache.
 """
 
@@ -16,6 +17,7 @@ from aiida.orm import ArrayData, Data, Node, ProcessNode, QueryBuilder, Structur
 from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.data import EnvironmentDatabaseData, StructureSetData, structure_to_atoms
 from aiida_losiko.data.matches import atom_matches
+from aiida_losiko.tools.entries import origins_of, step
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -49,9 +51,11 @@ def trace(
         One plain row per atom, in the order asked for: `structure` (identifier), `atom`, `symbol`; of the match
         `source` (identifier of the source structure), `source_atom` (index there), `source_symbol`, `distance` (of
         normalised descriptors) and `out_of_reach` (None where the database is too small to tell); `source_info` (name,
-        licence, reference, ...); and `path`, a list of `role`, `uuid`, `pk` from the output back to the first set:
+        licence, reference, ...) and `source_properties` (energy above hull, space group, ..., as the source gives
+        them); and `path`, a list of `role`, `uuid`, `pk` from the output back to the set that the source gave:
         `output`, (`extraction` or `choice`, and `set`, where it was taken out of a relaxed set), `relaxation`,
-        `matches`, `database`, `description`, `described`, `selection`, `origin`.
+        `matches`, `database`, `description`, `described`, (`selection`, `filter` or `merge`, the way of the source's
+        own set where there were several), `origin`, and `query` where a `losiko.query` gave it.
 
         For a structure that failed, and for what the graph does not hold (a database that was not made by a
         `losiko.describe` job has no set behind it), the values are None and the path ends there.
@@ -62,24 +66,26 @@ def trace(
         If the node was not made by a relaxation, or there is no such structure or atom.
     """
     output = _output_of(load_node(node) if isinstance(node, str | int) else node)
-    path = [_step("output", output)]
+    path = [step("output", output)]
     steps, output, structure = _relaxed_set(output, structure)
     path += steps
     relaxation, matches, database = _relaxation_of(output)
     index, name, atoms = _structure_of(output, structure)
-    path += [_step("relaxation", relaxation), _step("matches", matches)]
-    steps, origin = _sources_of(database)
+    path += [step("relaxation", relaxation), step("matches", matches)]
+    steps, described = _description_of(database)
     path += steps
     rows = atom_matches(matches, index, [atom] if isinstance(atom, int) else atom)
-    records = _records(origin, {row["source"] for row in rows if row["source"] is not None})
+    sources = {row["source"] for row in rows if row["source"] is not None}
+    entries = {} if described is None else origins_of(described, sources)
     for row in rows:
-        record = records.get(row["source"])
+        entry = entries.get(row["source"])
         row.update(
             structure=name,
             symbol=atoms.symbols[row["atom"]],
-            source_symbol=None if record is None else str(record.symbols[row["source_atom"]]),
-            source_info=None if origin is None else dict(origin.source or {}),
-            path=[dict(step) for step in path],
+            source_symbol=None if entry is None else str(entry.atoms.symbols[row["source_atom"]]),
+            source_info=None if entry is None else dict(entry.origin.source or {}),
+            source_properties=None if entry is None else dict(entry.properties),
+            path=[dict(step) for step in path + (entry.steps if entry is not None else [])],
         )
     return rows
 
@@ -138,7 +144,7 @@ def _relaxed_set(
         if process is None or whole is None:
             return steps, output, structure
         name = _structure_of(output, structure)[1]
-        steps += [_step("extraction" if single else "choice", process), _step("set", whole)]
+        steps += [step("extraction" if single else "choice", process), step("set", whole)]
         output, structure = whole, process.inputs.structure.value if single else name
 
 
@@ -178,22 +184,13 @@ def _structure_of(output: StructureData | StructureSetData, structure: int | str
     return index % len(output), str(atoms.info["identifier"]), atoms
 
 
-def _sources_of(database: EnvironmentDatabaseData) -> tuple[list[dict[str, Any]], StructureSetData | None]:
-    """Return the steps from a database back to the set that its environments come from, and that set."""
-    steps = [_step("database", database)]
+def _description_of(database: EnvironmentDatabaseData) -> tuple[list[dict[str, Any]], StructureSetData | None]:
+    """Return the steps from a database back to the set that was described, and that set."""
+    steps = [step("database", database)]
     creator, described = _made_from(database, DESCRIPTION, "structures")
     if creator is None or described is None:
         return steps, None
-    steps += [_step("description", creator), _step("described", described)]
-    origin = described
-    while True:
-        creator, source = _made_from(origin, SELECTION, "source")
-        if creator is None or source is None:
-            break
-        steps.append(_step("selection", creator))
-        origin = source
-    steps.append(_step("origin", origin))
-    return steps, origin
+    return [*steps, step("description", creator), step("described", described)], described
 
 
 def _made_from(node: Data, process_type: str, label: str) -> tuple[ProcessNode | None, StructureSetData | None]:
@@ -206,19 +203,6 @@ def _made_from(node: Data, process_type: str, label: str) -> tuple[ProcessNode |
     builder.append(StructureSetData, with_outgoing="process", edge_filters={"label": label}, project="*")
     found = builder.first()
     return (None, None) if found is None else (found[0], found[1])
-
-
-def _records(origin: StructureSetData | None, names: set[str]) -> dict[str, Atoms]:
-    """Return the source structures of these identifiers."""
-    if origin is None or not names:
-        return {}
-    wanted = [index for index, name in enumerate(origin.get_identifiers()) if name in names]
-    records = [origin.get_ase(index) for index in wanted]
-    return {str(atoms.info["identifier"]): atoms for atoms in records}
-
-
-def _step(role: str, node: Node) -> dict[str, Any]:
-    return {"role": role, "uuid": str(node.uuid), "pk": node.pk}
 
 
 def _name(node: Node) -> str:

@@ -1,9 +1,9 @@
-"""From a set of structures to a database of their environments."""
+"""From sets of structures to a database of their environments."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from aiida import orm
@@ -11,6 +11,7 @@ from aiida.engine import ExitCode, ToContext, WorkChain, if_
 from aiida.engine.processes.builder import ProcessBuilder
 
 from aiida_losiko.calculations.describe import DescribeCalculation
+from aiida_losiko.calculations.functions.merge import merge
 from aiida_losiko.calculations.functions.select import select
 from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.data import StructureSetData
@@ -31,8 +32,13 @@ def validate_selection(value: orm.Dict | None, _: Any) -> str | None:
     return None
 
 
+def validate_sources(value: Mapping[str, StructureSetData] | None, _: Any) -> str | None:
+    """Return what is wrong with the sets, or None."""
+    return None if value else "there is no set of structures: give at least one, such as the answer of a losiko.query"
+
+
 class DatabaseWorkChain(ProtocolMixin, WorkChain):
-    """Build an environment database from a set of structures, or from some of them."""
+    """Build an environment database from one or several sets of structures, or from some of them."""
 
     _protocol_file = "database"
 
@@ -41,15 +47,19 @@ class DatabaseWorkChain(ProtocolMixin, WorkChain):
         """Define the ports and the outline."""
         super().define(spec)
         spec.expose_inputs(DescribeCalculation, namespace="describe", exclude=("structures",))
-        spec.input(
-            "source", valid_type=StructureSetData, help="Structures known to be stable, and where they are from."
+        spec.input_namespace(
+            "sources",
+            dynamic=True,
+            valid_type=StructureSetData,
+            validator=validate_sources,
+            help="Structures known to be stable, by labels of your own; all go into one database.",
         )
         spec.input(
             "selection",
             valid_type=orm.Dict,
             required=False,
             validator=validate_selection,
-            help="Which of them to take: the keys of `losiko.select`. All, if it is not given.",
+            help="Which of all of them to take: the keys of `losiko.select`. All, if it is not given.",
         )
         spec.input(
             "clean_workdir",
@@ -60,12 +70,16 @@ class DatabaseWorkChain(ProtocolMixin, WorkChain):
         )
         spec.outline(
             cls.setup,
+            if_(cls.should_merge)(  # type: ignore[arg-type]
+                cls.run_merge,  # type: ignore[arg-type]
+            ),
             if_(cls.should_select)(  # type: ignore[arg-type]
                 cls.run_select,  # type: ignore[arg-type]
             ),
             cls.run_describe,
             cls.inspect_describe,
         )
+        spec.exit_code(203, "ERROR_SOURCES_REJECTED", message="The sets cannot be put together: {message}")
         spec.exit_code(401, "ERROR_SELECTION_FAILED", message="The structures could not be selected: {message}")
         spec.exit_code(
             402, "ERROR_DESCRIBE_FAILED", message="The description failed with exit status {status}: {message}"
@@ -82,7 +96,7 @@ class DatabaseWorkChain(ProtocolMixin, WorkChain):
     def get_builder_from_protocol(
         cls,
         code: orm.AbstractCode | str,
-        source: StructureSetData,
+        sources: StructureSetData | Sequence[StructureSetData] | Mapping[str, StructureSetData],
         protocol: str | None = None,
         overrides: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
@@ -94,8 +108,8 @@ class DatabaseWorkChain(ProtocolMixin, WorkChain):
         ----------
         code
             The `losiko` program, or its label (`losiko@localhost`).
-        source
-            Structures known to be stable.
+        sources
+            Structures known to be stable: a set, several, or several by labels.
         protocol
             Name, see `get_available_protocols`; default balanced.
         overrides
@@ -116,7 +130,7 @@ class DatabaseWorkChain(ProtocolMixin, WorkChain):
         """
         inputs = cls.get_protocol_inputs(protocol, overrides, options)
         builder: Any = cls.get_builder()
-        builder.source = source
+        builder.sources = _labelled(sources)
         if selection is not None:
             builder.selection = orm.Dict(dict(selection))
         builder.describe["code"] = orm.load_code(code) if isinstance(code, str) else code
@@ -126,8 +140,22 @@ class DatabaseWorkChain(ProtocolMixin, WorkChain):
         return cast("ProcessBuilder", builder)
 
     def setup(self) -> None:
-        """Start from the whole source."""
-        self.ctx.structures = self.inputs.source
+        """Start from the first set, which is all where there is one."""
+        self.ctx.structures = next(iter(self.inputs.sources.values()))
+
+    def should_merge(self) -> bool:
+        """Return whether there are several sets."""
+        return len(self.inputs.sources) > 1
+
+    def run_merge(self) -> ExitCode | None:
+        """Put the sets together."""
+        function: Any = merge
+        result, node = function.run_get_node(**self.inputs.sources, metadata={"call_link_label": "merge"})
+        if not node.is_finished_ok:
+            return self._failure("ERROR_SOURCES_REJECTED", message=node.exit_message)
+        self.ctx.structures = result
+        self.report(f"put {len(self.inputs.sources)} sets together: {len(result)} structures")
+        return None
 
     def should_select(self) -> bool:
         """Return whether only some structures are wanted."""
@@ -137,12 +165,12 @@ class DatabaseWorkChain(ProtocolMixin, WorkChain):
         """Choose the structures."""
         function: Any = select
         result, node = function.run_get_node(
-            source=self.inputs.source, selection=self.inputs.selection, metadata={"call_link_label": "select"}
+            source=self.ctx.structures, selection=self.inputs.selection, metadata={"call_link_label": "select"}
         )
         if not node.is_finished_ok:
             return self._failure("ERROR_SELECTION_FAILED", message=node.exit_message)
+        self.report(f"selected {len(result)} of {len(self.ctx.structures)} structures")
         self.ctx.structures = result
-        self.report(f"selected {len(result)} of {len(self.inputs.source)} structures")
         return None
 
     def run_describe(self) -> Any:
@@ -177,3 +205,13 @@ class DatabaseWorkChain(ProtocolMixin, WorkChain):
                 if isinstance(node, orm.CalcJobNode) and "remote_folder" in node.outputs:
                     with contextlib.suppress(OSError):
                         node.outputs.remote_folder._clean()
+
+
+def _labelled(
+    sources: StructureSetData | Sequence[StructureSetData] | Mapping[str, StructureSetData],
+) -> dict[str, StructureSetData]:
+    """Return sets with labels: those that were given, else `set_1`, `set_2`, ..."""
+    if isinstance(sources, Mapping):
+        return dict(sources)
+    sets = [sources] if isinstance(sources, StructureSetData) else list(sources)
+    return {f"set_{number}": node for number, node in enumerate(sets, start=1)}

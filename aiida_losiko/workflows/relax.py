@@ -16,12 +16,13 @@ from aiida_losiko.calculations.functions.join_reports import join_reports
 from aiida_losiko.calculations.relax import RelaxCalculation, validate_structures
 from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.data import EnvironmentDatabaseData, StructureSetData
+from aiida_losiko.groups import find_release
 from aiida_losiko.workflows.protocols import ProtocolMixin
 
 __all__ = ("RelaxWorkChain",)
 
 #: Inputs of the job that are inputs of the work chain itself, not of its namespace `relax`.
-OWN_INPUTS = ("structure", "structures", "fixed_atoms", "database")
+OWN_INPUTS = ("structure", "structures", "fixed_atoms", "weights", "database")
 
 #: What `max_steps` of a restart is not raised beyond.
 MOST_STEPS = 1_000_000
@@ -84,7 +85,7 @@ class RelaxWorkChain(ProtocolMixin, BaseRestartWorkChain):
         cls,
         code: orm.AbstractCode | str,
         structures: StructureSetData | orm.StructureData,
-        database: EnvironmentDatabaseData,
+        database: EnvironmentDatabaseData | str | None = None,
         protocol: str | None = None,
         overrides: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
@@ -98,7 +99,8 @@ class RelaxWorkChain(ProtocolMixin, BaseRestartWorkChain):
         structures
             A set or one structure.
         database
-            The environments to steer towards.
+            The environments to steer towards, or the name of a release of them (`Si-O@2026-11-20/0.3eV`); default the
+            release that the protocol or the overrides name (`database_release`).
         protocol
             Name, see `get_available_protocols`; default: the one that the database was built with, else balanced.
         overrides
@@ -113,8 +115,9 @@ class RelaxWorkChain(ProtocolMixin, BaseRestartWorkChain):
         Raises
         ------
         LosikoError
-            For an unknown protocol or override, and for structures of another type.
+            For an unknown protocol, override or release, for none of them, and for structures of another type.
         """
+        database = cls.find_database(database, protocol, overrides)
         if protocol is None and database.protocol in cls.get_available_protocols():
             protocol = database.protocol
         inputs = cls.get_protocol_inputs(protocol, overrides, options)
@@ -134,6 +137,29 @@ class RelaxWorkChain(ProtocolMixin, BaseRestartWorkChain):
         builder.max_iterations = orm.Int(inputs["max_iterations"])
         builder.clean_workdir = orm.Bool(inputs["clean_workdir"])
         return cast("ProcessBuilder", builder)
+
+    @classmethod
+    def find_database(
+        cls, database: EnvironmentDatabaseData | str | None, protocol: str | None, overrides: Mapping[str, Any] | None
+    ) -> EnvironmentDatabaseData:
+        """Return the database that is meant: the one given, or the release that the overrides or the protocol name.
+
+        Raises
+        ------
+        LosikoError
+            For none, for two, and for a release that is not there.
+        """
+        asked = (overrides or {}).get("database_release")
+        if database is not None and asked is not None:
+            raise LosikoError(f"a database is given, and the overrides name the release {asked!r}: give one of them")
+        if database is None:
+            database = asked or cls.get_protocol_inputs(protocol)["database_release"]
+        if database is None:
+            raise LosikoError(
+                f"there is no database, and the protocol {protocol or cls.get_default_protocol()!r} names no release: "
+                "give a node, the name of a release, or the override database_release"
+            )
+        return find_release(database) if isinstance(database, str) else database
 
     def setup(self) -> None:
         """Prepare the inputs of the first job."""

@@ -95,6 +95,20 @@ def test_displace_leaves_fixed_atoms_and_takes_one_structure(aiida_profile):
     assert rmsd(single.get_ase(), molecule("CH4")) > 0.01
 
 
+def test_displaced_copies(make_set):
+    start = make_set("CH4", "H2O", source={"name": "G2"})
+    sets = {}
+    for copies in (2, 3):
+        parameters = Dict({"standard_deviation": 0.1, "seed": 3, "copies": copies})
+        sets[copies], status, _ = run("displace", structures=start, parameters=parameters)
+        assert status == 0
+    assert sets[2].get_identifiers() == [f"g2:{name}-displaced-{copy}" for name in ("CH4", "H2O") for copy in (0, 1)]
+    assert sets[2].source == start.source
+    moves = [sets[3].get_ase(copy).positions - start.get_ase(0).positions for copy in range(3)]
+    assert len(np.unique(np.round(moves, 12))) == 3 * 5 * 3
+    np.testing.assert_array_equal(sets[2].get_ase(2).positions, sets[3].get_ase(3).positions)
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -103,6 +117,8 @@ def test_displace_leaves_fixed_atoms_and_takes_one_structure(aiida_profile):
         ({"standard_deviation": "x"}, "standard_deviation is 'x'"),
         ({"standard_deviation": 0.1, "sigma": 1}, "unknown key 'sigma'"),
         ({"standard_deviation": 0.1, "seed": 1.5}, "whole number"),
+        ({"standard_deviation": 0.1, "copies": 0}, "copies is 0: give a number of at least 1"),
+        ({"standard_deviation": 0.1, "copies": 1.5}, "copies is 1.5: give a whole number"),
     ],
 )
 def test_wrong_displacements(make_set, parameters, message):

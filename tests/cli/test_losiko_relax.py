@@ -174,6 +174,26 @@ def test_order_labels_arrays_and_frozen_atoms_are_kept_in_a_set_file(losiko, dat
     assert np.abs(relaxed[1].positions[2:] - structures[1].positions[2:]).max() > 1e-3
 
 
+def test_weights_by_atom(losiko, database, named, tmp_path, assert_one_line_error):
+    """An atom without weight has no say, in whatever file the weights are."""
+    losses = {}
+    for name, weights in {"alike": None, "one": [1, 0, 0, 0, 0, 0], "half": [0.5, 0, 0, 0, 0, 0]}.items():
+        atoms = named("CH3OH", 0.05)
+        if weights is not None:
+            atoms.set_array("losiko_weight", np.array(weights, dtype=float))
+        write_any(tmp_path / "in.extxyz", [atoms])
+        out, still = tmp_path / "out.npz", ("--set", "relax.max_steps=0")
+        assert losiko("relax", tmp_path / "in.extxyz", "-d", database, "-o", out, *still).exit_code == 0
+        losses[name] = read_any(out)[0].info["losiko_loss"]
+    assert losses["one"] < 0.9 * losses["alike"]
+    assert losses["half"] != pytest.approx(losses["one"])
+    atoms.arrays["losiko_weight"][2] = -1
+    write_any(tmp_path / "in.npz", [atoms])
+    result = losiko("relax", tmp_path / "in.npz", "-d", database, "-o", tmp_path / "no.npz")
+    assert_one_line_error(result, "weights are", "6 numbers from 0")
+    assert not (tmp_path / "no.npz").exists()
+
+
 def test_settings_reach_the_optimiser(losiko, database, rough_file, tmp_path):
     (tmp_path / "p.yaml").write_text("relax: {optimizer: fire, max_steps: 3, seed: 5}")
     losiko(

@@ -31,6 +31,7 @@ def test_names_start_with_the_default():
     assert protocol_names() == [
         "balanced",
         "carbon",
+        "crystals",
         "fast",
         "licoo2",
         "precise",

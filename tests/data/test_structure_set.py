@@ -10,6 +10,7 @@ from ase.build import bulk
 from ase.constraints import FixAtoms
 
 from aiida_losiko.core.errors import LosikoError
+from aiida_losiko.core.structures.weights import set_weights
 from aiida_losiko.data import StructureSetData
 from aiida_losiko.sources import load_source
 
@@ -75,6 +76,15 @@ def test_identifiers_have_a_default_and_must_be_unique(make_molecules, aiida_pro
         StructureSetData(molecules, ["a", ""])
     with pytest.raises(LosikoError, match="set of 0 structures"):
         StructureSetData([])
+
+
+def test_weights_are_those_of_all_structures(make_molecules, aiida_profile):
+    molecules = make_molecules("H2O", "CH4")
+    set_weights(molecules[0], [1.0, 0.0, 2.0])
+    with pytest.raises(LosikoError, match="1 of 2 structures have the array 'losiko_weight', structure 1 has not"):
+        StructureSetData(molecules)
+    set_weights(molecules[1], [1.0] * 5)
+    assert StructureSetData(molecules).store().get_ase(0).arrays["losiko_weight"].tolist() == [1.0, 0.0, 2.0]
 
 
 @pytest.mark.parametrize(

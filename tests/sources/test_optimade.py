@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import lzma
-import os
-import subprocess
 import sys
-import threading
 import time
 from collections import Counter
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,35 +20,14 @@ from aiida_losiko.sources.optimade_query import optimade_filter
 
 from ..servers.optimade_crystals import CRYSTALS, HULL_PROPERTY, known_entries
 from ..servers.optimade_faults import Change, Cut, FaultyProxy, Slow, Status
+from ..servers.optimade_process import DATA, REAL
 
-ROOT = Path(__file__).resolve().parents[2]
-DATA = Path(os.environ.get("LOSIKO_DATA", ROOT.parent / "shared" / "data"))
-REAL = DATA / "mp" / "mp_Si-O.jsonl.xz"
 HULLS = {crystal.identifier: crystal.energy_above_hull for crystal in CRYSTALS}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """Start the program once; its address, to which the prefix of a provider is added."""
-    for module in ("optimade.client", "optimade.server.config", "mongomock", "uvicorn"):
-        pytest.importorskip(module, reason=f"{module} is missing: pip install -e .[tests]")
-    command = [
-        sys.executable,
-        str(ROOT / "tests" / "servers" / "optimade_server.py"),
-        "--folder",
-        str(tmp_path_factory.mktemp("optimade")),
-    ]
-    if REAL.exists():
-        command += ["--real", str(DATA), "Si-O"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    watchdog = threading.Timer(180, process.kill)
-    watchdog.start()
-    line = process.stdout.readline()
-    watchdog.cancel()
-    assert line.startswith("ready "), f"the server did not start: {line!r}"
-    yield f"http://127.0.0.1:{int(line.split()[1])}"
-    process.terminate()
-    process.wait(timeout=30)
+@pytest.fixture
+def server(optimade):
+    return optimade
 
 
 @pytest.fixture

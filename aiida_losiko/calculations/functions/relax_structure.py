@@ -30,7 +30,8 @@ def relax_structure(
         The environments to steer towards.
     parameters
         Keys, all optional: `protocol` (default: the one that the database was built with), `relax` (what differs from
-        it), `exclude` (identifiers of sources left out of the database), `fixed_atoms` (indices from 0).
+        it), `exclude` (identifiers of sources left out of the database), `fixed_atoms` (indices from 0), `weights`
+        (how much each atom counts, c_i of Eq. 8, on top of those by species in `relax`).
 
     Returns
     -------
@@ -53,8 +54,9 @@ def _relax(structure: StructureData, database: EnvironmentDatabaseData, paramete
     from aiida_losiko.core.protocols import DEFAULT_PROTOCOL
     from aiida_losiko.core.relaxation.driver import relax
     from aiida_losiko.core.settings import RelaxSettings
+    from aiida_losiko.core.structures.weights import set_weights, weights_of
 
-    fixed = parameters.pop("fixed_atoms", None)
+    fixed, weights = parameters.pop("fixed_atoms", None), parameters.pop("weights", None)
     check_parameters(parameters, ("relax",), lists=("exclude",))
     name = parameters.get("protocol") or known_protocol(database) or DEFAULT_PROTOCOL
     numbers = spell_out(parameters, ("relax",), name)["relax"]
@@ -73,7 +75,9 @@ def _relax(structure: StructureData, database: EnvironmentDatabaseData, paramete
         environments = environments.without(exclude)
 
     start = structure_to_atoms(structure, fixed)
-    result = relax(start, environments, settings=settings)[0]
+    if weights is not None:
+        set_weights(start, weights)
+    result = relax(start, environments, settings=settings, weights=weights_of([start]))[0]
     if result.status == "error":
         raise LosikoError(str(result.error))
     rows, identifiers = [result.to_dict()], [str(start.info["identifier"])]

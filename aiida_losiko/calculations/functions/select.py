@@ -64,6 +64,5 @@ def _select(source: StructureSetData, selection: Dict) -> StructureSetData:
     passed = list(select_records(records, chosen))
     if not passed:
         raise LosikoError(f"no structure of {len(source)} passes the selection {description}: ask for less")
-    return StructureSetData.from_atoms(
-        [record.atoms for record in passed], [record.identifier for record in passed], source=source.source
-    )
+    place_of = {name: place for place, name in enumerate(identifiers)}
+    return source.subset([place_of[record.identifier] for record in passed])

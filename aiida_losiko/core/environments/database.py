@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -12,14 +12,19 @@ import torch
 from ase.data import atomic_numbers, covalent_radii
 from numpy.typing import NDArray
 
-from aiida_losiko.core.environments.building import build_blocks, check_all, named_structures
 from aiida_losiko.core.environments.calibration import leave_one_source_out
 from aiida_losiko.core.environments.file import FORMAT, MappedTensors, Tensors, open_tensors, write_tensors
 from aiida_losiko.core.environments.matching import NearestEnvironments
-from aiida_losiko.core.environments.metric import FEWEST_STRUCTURES, LearntMetric, MetricSettings
-from aiida_losiko.core.environments.origins import decode_sources, drop_sources, encode_sources, only_source
+from aiida_losiko.core.environments.metric import LearntMetric, MetricSettings
+from aiida_losiko.core.environments.origins import (
+    ORIGINS,
+    decode_sources,
+    drop_sources,
+    only_source,
+    origin_tensors,
+    source_tensors,
+)
 from aiida_losiko.core.environments.settings import BuildSettings
-from aiida_losiko.core.environments.subspace import find_subspaces
 from aiida_losiko.core.errors import LosikoError, did_you_mean
 from aiida_losiko.core.files import to_jsonable
 
@@ -27,8 +32,6 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from aiida_losiko.core.descriptors import Descriptor
-
-_ORIGINS = ("origin_offsets", "origin_source", "origin_atom")
 
 
 class EnvironmentDatabase:
@@ -128,44 +131,12 @@ class EnvironmentDatabase:
             For a bad structure (the error names its source), no structures, identifiers that are not distinct, or
             settings that are not allowed.
         """
+        from aiida_losiko.core.environments.assembling import assemble
+
         settings = BuildSettings(
             selection, max_environments, duplicate_tolerance, reach_quantile, dtype, seed, batch_size, metric
         )
-        try:
-            kept = to_jsonable(dict(metadata or {}))
-        except TypeError as exc:
-            raise LosikoError(f"metadata cannot be kept: it holds {exc}; use JSON values only") from exc
-        learnt, basis = settings.metric, None
-        known = structures if learnt is None else list(structures)  # what is learnt from is looked at more than once
-        if isinstance(learnt, MetricSettings) and isinstance(known, list) and len(known) >= FEWEST_STRUCTURES:
-            sources = sources if sources is None else list(sources)
-            check_all(known, sources, descriptor.species)
-            basis = find_subspaces(known, descriptor, learnt, seed)
-        named = named_structures(known, sources, progress)
-        blocks, names, distances = build_blocks(named, descriptor, settings, basis)
-        if not names:
-            raise LosikoError("no structures were given: a database needs at least one")
-        tensors = _source_tensors(names)
-        for symbol, block in blocks.items():
-            tensors[f"vectors/{symbol}"] = torch.from_numpy(block.vectors)
-            tensors.update(_origin_tensors(symbol, block.offsets, block.source, block.atom))
-        header = {
-            "descriptor": to_jsonable(descriptor.parameters),
-            "settings": settings.to_dict(),
-            "metadata": kept,
-            "min_distances": distances,
-            "blocks": list(blocks),
-        }
-        if isinstance(learnt, MetricSettings) and isinstance(known, list) and basis is not None:
-            # Stages are measured by relaxing, and relaxing needs databases.
-            from aiida_losiko.core.relaxation.training import learn_stages
-
-            tensors.update({f"basis/{symbol}": matrix for symbol, matrix in basis.items()})
-            header["metric"], header["reach"] = learnt.to_dict(), dict.fromkeys(blocks)
-            unlearnt = cls(Tensors(tensors), header, descriptor=descriptor, sources=names)
-            stages, header["reach"] = learn_stages(unlearnt, known, progress)
-            tensors.update(stages)
-        return cls(Tensors(tensors), header, descriptor=descriptor, sources=names)
+        return assemble(structures, descriptor, sources, settings, progress, metadata)
 
     # What it holds
 
@@ -296,7 +267,7 @@ class EnvironmentDatabase:
 
     def _origins_of(self, symbol: str) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
         self._known(symbol)
-        offsets, source, atom = (self._tensors[f"{name}/{symbol}"].numpy() for name in _ORIGINS)
+        offsets, source, atom = (self._tensors[f"{name}/{symbol}"].numpy() for name in ORIGINS)
         return offsets, source, atom
 
     # Matching
@@ -430,7 +401,7 @@ class EnvironmentDatabase:
         stays = np.ones(len(number), dtype=bool)
         stays[[number[name] for name in gone]] = False
         names = [name for name, kept in zip(self.sources, stays, strict=True) if kept]
-        tensors = _source_tensors(names)
+        tensors = source_tensors(names)
         blocks = []
         for symbol in self.n_environments:
             kept, offsets, source, atom = drop_sources(*self._origins_of(symbol), stays)
@@ -439,7 +410,7 @@ class EnvironmentDatabase:
             blocks.append(symbol)
             vectors = self.vectors(symbol)
             tensors[f"vectors/{symbol}"] = vectors if len(kept) == len(vectors) else vectors[torch.from_numpy(kept)]
-            tensors.update(_origin_tensors(symbol, offsets, source, atom))
+            tensors.update(origin_tensors(symbol, offsets, source, atom))
         if not blocks:
             raise LosikoError(f"without these {len(gone)} sources the database would be empty: leave some of them in")
         header = {**self._header(), "blocks": blocks}
@@ -448,6 +419,12 @@ class EnvironmentDatabase:
             tensors.update(self.metric.tensors())
             header["reach"] = {symbol: self.reach[symbol] for symbol in blocks}
         return EnvironmentDatabase(Tensors(tensors), header, descriptor=self._descriptor, sources=names)
+
+    def with_stages(self, stages: Mapping[str, torch.Tensor], reach: Mapping[str, float | None]) -> EnvironmentDatabase:
+        """Return the database with what `core.relaxation.training.learn_stages` gave for it."""
+        tensors = Tensors({**self._tensors, **stages})
+        header = {**self._header(), "reach": dict(reach)}
+        return EnvironmentDatabase(tensors, header, descriptor=self._descriptor, sources=self._sources)
 
     def _header(self) -> dict[str, Any]:
         learnt = {} if self._metric_settings is None else {"metric": self._metric_settings}
@@ -518,12 +495,3 @@ class EnvironmentDatabase:
         if isinstance(self._tensors, MappedTensors):
             for name in self._tensors:
                 self._tensors[name]
-
-
-def _source_tensors(names: Sequence[str]) -> dict[str, torch.Tensor]:
-    text, offsets = encode_sources(names)
-    return {"source_bytes": torch.from_numpy(text), "source_offsets": torch.from_numpy(offsets)}
-
-
-def _origin_tensors(symbol: str, *origins: NDArray[np.integer]) -> dict[str, torch.Tensor]:
-    return {f"{name}/{symbol}": torch.from_numpy(array) for name, array in zip(_ORIGINS, origins, strict=True)}

@@ -10,7 +10,11 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+ORIGINS = ("origin_offsets", "origin_source", "origin_atom")
+"""Names in a database's file, each followed by the species."""
 
 Offsets = NDArray[np.int64]
 Entries = NDArray[np.int32]
@@ -27,6 +31,17 @@ def decode_sources(text: NDArray[np.uint8], offsets: Offsets) -> list[str]:
     """Identifiers that `encode_sources` has made one string of."""
     whole = text.tobytes()
     return [whole[a:b].decode() for a, b in itertools.pairwise(offsets.tolist())]
+
+
+def source_tensors(names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Identifiers as a database keeps them."""
+    text, offsets = encode_sources(names)
+    return {"source_bytes": torch.from_numpy(text), "source_offsets": torch.from_numpy(offsets)}
+
+
+def origin_tensors(symbol: str, *origins: NDArray[np.integer]) -> dict[str, torch.Tensor]:
+    """Offsets, sources and atoms of a species as a database keeps them."""
+    return {f"{name}/{symbol}": torch.from_numpy(array) for name, array in zip(ORIGINS, origins, strict=True)}
 
 
 def running_offsets(counts: Sequence[int] | NDArray[np.integer]) -> Offsets:
