@@ -98,7 +98,7 @@ class NearestAttraction:
     def probe(self, draw: Draw) -> torch.Tensor:
         """See `Attraction`; of the kernel what it is for small distances, 1 - cos^d = d D / 2."""
         curvature = 2.0 if self._kernel == "distance" else self._degree
-        slope = curvature**0.5 * draw(self._n_features)
+        slope: torch.Tensor = curvature**0.5 * draw(self._n_features)
         return slope if self._columns is None else slope.index_select(1, self._columns)
 
 

@@ -164,10 +164,7 @@ def test_it_is_not_asked_for_by_default(learnt: EnvironmentDatabase) -> None:
     assert objective.evaluate(objective.batch.positions).curvature is None
 
 
-_BY_COLUMNS = pytest.mark.xfail(reason="as many numbers are drawn as the chunk, not the structure, has features")
-
-
-@pytest.mark.parametrize("kind", ["learnt", pytest.param("plain", marks=_BY_COLUMNS)])
+@pytest.mark.parametrize("kind", ["learnt", "plain"])
 def test_draws_are_the_same_in_another_batch(kind: str, rattled, request: pytest.FixtureRequest) -> None:
     """Whatever the elements and the size of the others."""
     database = request.getfixturevalue(kind)
