@@ -6,7 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -180,7 +180,9 @@ def describe(path: str, loaded: EnvironmentDatabase) -> str:
         f"Descriptor  {parameters.get('name', 'soap')}: {named} (lengths in Angstrom)",
     ]
     lines += [
-        f"{key.capitalize().replace('_', ' '):<11} {as_text(value)}" for key, value in loaded.metadata.items() if value
+        f"{key.capitalize().replace('_', ' '):<11} {_account(value) if key == 'source' else as_text(value)}"
+        for key, value in loaded.metadata.items()
+        if value
     ]
     if loaded.metric is not None:
         of_metric = loaded.metric.settings
@@ -200,3 +202,11 @@ def describe(path: str, loaded: EnvironmentDatabase) -> str:
         pairs = ", ".join(f"{pair} {distance:.3f}" for pair, distance in shortest)
         lines += ["", f"Shortest distances (Angstrom): {pairs}"]
     return "\n".join(lines)
+
+
+def _account(source: Any) -> str:
+    """Return what matters of the account of a source; --json has the query, too."""
+    if not isinstance(source, dict):
+        return as_text(source)
+    told = {"name": "", "version": "version ", "licence": "", "reference": "doi:", "url": ""}
+    return ", ".join(f"{before}{as_text(source[key])}" for key, before in told.items() if source.get(key))

@@ -22,6 +22,7 @@ def main() -> None:
     Examples:
       losiko database build known.extxyz --output known.db
       losiko relax rough.xyz --database known.db --output relaxed.extxyz
+      losiko relax rough.cif --known-crystals --output relaxed.cif
 
     Exit status: 0 done, 1 error and nothing written, 2 wrong usage, 3 some structures had errors and the others are
     written, 130 or 143 interrupted and what there was is written.

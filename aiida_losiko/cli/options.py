@@ -125,7 +125,7 @@ class Parameters:
 
 
 def collect_parameters(
-    protocol: str | None, settings: tuple[str, ...], parameter_file: str | None, foreign_section: str
+    protocol: str | None, settings: tuple[str, ...], parameter_file: str | None, foreign_section: str | None
 ) -> Parameters:
     """Put the options over the parameter file and check all names.
 
@@ -134,8 +134,8 @@ def collect_parameters(
     protocol, settings, parameter_file
         Values of the options of `parameter_options`.
     foreign_section
-        Section that this command does not use. A file may hold it, since one file can serve both commands; a
-        ``--set`` of it would do nothing, so it is an error.
+        Section that this command does not use, if there is one. A file may hold it, since one file can serve both
+        commands; a ``--set`` of it would do nothing, so it is an error.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def collect_parameters(
 
     file_protocol, overrides = read_parameters(parameter_file) if parameter_file else (None, {})
     changes = parse_overrides(settings)
-    if foreign_section in changes:
+    if foreign_section is not None and foreign_section in changes:
         key = f"{foreign_section}.{next(iter(changes[foreign_section]), '')}"
         other = {"relax": "losiko relax", "database": "losiko database build"}[foreign_section]
         raise LosikoError(f"--set {key}=... does nothing here; it is a parameter of `{other}`")

@@ -17,6 +17,7 @@ from aiida_losiko.core.files import temporary_target, to_jsonable
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from aiida_losiko.core.environments.database import EnvironmentDatabase
 
 _SAMPLE = 50
 
@@ -84,6 +85,17 @@ def staged(name: str | None, content: str) -> Iterator[None]:
         return
     with temporary_target(Path(name)) as temporary:
         temporary.write_text(content, encoding="utf-8")
+        yield
+
+
+@contextmanager
+def staged_database(name: str | None, database: EnvironmentDatabase) -> Iterator[None]:
+    """Do the same with the file of a database."""
+    if name is None:
+        yield
+        return
+    with temporary_target(Path(name)) as temporary:
+        database.save(temporary)
         yield
 
 

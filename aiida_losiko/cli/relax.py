@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aiida_losiko.cli.inputs import Entry, check_entries, read_entries, structures_of
+from aiida_losiko.cli.known_crystals import (
+    CRYSTALS_PROTOCOL,
+    KnownCrystalsRequest,
+    check_usage,
+    database_for,
+    known_crystals_options,
+)
+from aiida_losiko.cli.materials import materials_table
 from aiida_losiko.cli.options import (
     EXIT_SOME_FAILED,
     Parameters,
@@ -19,7 +28,7 @@ from aiida_losiko.cli.options import (
     quiet_option,
     show_progress,
 )
-from aiida_losiko.cli.outputs import as_text, check_output_format, check_output_paths
+from aiida_losiko.cli.outputs import as_text, check_output_format, check_output_paths, staged_database
 from aiida_losiko.cli.stopping import StopRequest
 from aiida_losiko.core.errors import LosikoError
 
@@ -31,7 +40,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--database", "-d", "database_file", required=True, metavar="DB", help="Of `losiko database build`.")
+@click.option("--database", "-d", "database_file", metavar="DB", help="Of `losiko database build`.")
+@known_crystals_options
 @click.option("--output", "-o", required=True, metavar="OUT", help="Relaxed structures, in the order of the input.")
 @parameter_options
 @click.option("--report", metavar="REPORT.json", help="Also write losses, statuses and the match of every atom.")
@@ -43,7 +53,13 @@ if TYPE_CHECKING:
 def relax(
     ctx: click.Context,
     files: tuple[str, ...],
-    database_file: str,
+    database_file: str | None,
+    known_crystals: bool,
+    source: str | None,
+    provider: str | None,
+    energy_above_hull: float | None,
+    num_sites: int | None,
+    save_database: str | None,
     output: str,
     protocol: str | None,
     settings: tuple[str, ...],
@@ -65,40 +81,59 @@ def relax(
     The descriptor is the database's, the other parameters are those of the protocol it was built with. Lengths are in
     Angstrom; the loss has no unit.
 
+    In place of a database: --known-crystals takes all crystals of the elements in FILE, and of some of them, that the
+    Materials Project knows, and tells which material each atom was modelled on.
+
     \b
     Examples:
       losiko relax rough.xyz --database known.db --output relaxed.extxyz
       losiko relax set.npz -d known.db -o relaxed.npz --report report.json --set relax.max_steps=1000
       losiko relax cells.extxyz -d carbon.db -o relaxed.extxyz --set relax.optimizer=fire --max-seconds 600
       losiko relax thousands.npz -d known.db -o relaxed.npz --processes 16
+      losiko relax rough.cif --known-crystals --output relaxed.cif --save-database crystals.db
     """
     started = time.perf_counter()
     if max_seconds is not None and not max_seconds > 0:
         raise LosikoError(f"--max-seconds {max_seconds:g}: give a positive number of seconds")
-    parameters = collect_parameters(protocol, settings, parameter_file, foreign_section="database")
-    inputs = [*files, database_file, *([parameter_file] if parameter_file else [])]
-    check_output_paths({"--output": output, "--report": report}, inputs)
+    request = KnownCrystalsRequest(source, provider, energy_above_hull, num_sites)
+    check_usage(known_crystals, database_file, request, save_database)
+    foreign = None if known_crystals else "database"
+    parameters = collect_parameters(protocol, settings, parameter_file, foreign)
+    inputs = [file for file in (*files, database_file, parameter_file) if file is not None]
+    check_output_paths({"--output": output, "--report": report, "--save-database": save_database}, inputs)
 
     from aiida_losiko.cli import report as reporting
     from aiida_losiko.core.environments.database import EnvironmentDatabase
+    from aiida_losiko.core.protocols import load_protocol
     from aiida_losiko.core.relaxation.driver import relax as relax_structures
     from aiida_losiko.core.settings import RelaxSettings
     from aiida_losiko.core.structures.weights import weights_of
 
-    database = EnvironmentDatabase.load(database_file)
-    chosen = choose_protocol(parameters, database, database_file)
+    entries, known = None, None
+    if database_file is not None:
+        database = EnvironmentDatabase.load(database_file)
+        chosen = choose_protocol(parameters, database, database_file)
+    else:
+        chosen = load_protocol(parameters.protocol or CRYSTALS_PROTOCOL, parameters.overrides)
+        entries = read_entries(files)
+        structures = structures_of(check_entries(entries))
+        check_output_format(output, structures)
+        known, database = database_for(structures, request, chosen, _seconds_left(max_seconds, started))
     relax_settings = RelaxSettings.from_dict(chosen.relax)
     # With no structure it only judges the settings together: optimiser, device, noise.
     relax_structures([], database, settings=relax_settings)
     if exclude:
         database = _leave_out(database, exclude)
-    entries = read_entries(files)
+    if entries is None:
+        entries = read_entries(files)
     usable = check_entries(entries, [symbol for symbol, count in database.n_environments.items() if count])
     weights = weights_of(structures_of(usable))
     check_output_format(output, [reporting.annotated(entry, None) for entry in entries if entry.atoms is not None])
 
     with StopRequest() as stop:
         if not quiet:
+            if known is not None:
+                click.echo(known.overview())
             _announce(usable, f"{relax_settings.optimizer}, protocol {chosen.name}")
         results = relax_structures(
             structures_of(usable),
@@ -119,10 +154,17 @@ def relax(
             seconds=time.perf_counter() - started,
             signal=stop.signal,
         )
-        reporting.write(output, report, entries, by_entry, run)
+        with staged_database(save_database, database):
+            reporting.write(output, report, entries, by_entry, run)
     if not quiet:
         click.echo(reporting.overview(entries, by_entry))
-        click.echo(reporting.where_to_go(output, report, database_file, by_entry))
+        if known is not None:
+            click.echo(f"\n{materials_table(entries, by_entry, known.properties)}\n")
+        if save_database is not None:
+            click.echo(f"Database: {save_database}")
+        kept = database_file or save_database
+        again = request.arguments() if kept is None else f"--database {shlex.quote(kept)}"
+        click.echo(reporting.where_to_go(output, report, again, by_entry))
     if stop.signal is not None:
         ctx.exit(128 + stop.signal)
     if any(entry.error is not None for entry in entries):

@@ -143,10 +143,10 @@ def _row(entry: Entry, result: Relaxation | None) -> dict[str, Any]:
 def where_to_go(
     output: str,
     report: str | None,
-    database_file: str,
+    database_options: str,
     results: Sequence[Relaxation | None],
 ) -> str:
-    """Return where the results lie and the next command to type."""
+    """Return where the results lie and the next command to type; the options, quoted, say which database it takes."""
     lines = [f"Structures: {output}"]
     if report is not None:
         lines.append(f"Report: {report}")
@@ -155,7 +155,7 @@ def where_to_go(
     if any(result is not None and result.status in unfinished for result in results):
         # Goes on from where it stopped; a second file keeps the first.
         continued = shlex.quote(_continued(output))
-        lines.append(f"Next: losiko relax {quoted} --database {shlex.quote(database_file)} --output {continued}")
+        lines.append(f"Next: losiko relax {quoted} {database_options} --output {continued}")
     elif output.endswith(".npz"):
         code = f"from aiida_losiko.core.structures import read_any; print(read_any({output!r}))"
         lines.append(f"Next: python -c {shlex.quote(code)}")

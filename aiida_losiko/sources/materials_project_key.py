@@ -15,6 +15,10 @@ KEY_PAGE = "https://materialsproject.org/api"
 WITHOUT_KEY = "the embedded crystals (source reference_crystals) and OPTIMADE (source optimade) need none"
 
 
+class NoKeyError(LosikoError):
+    """No key is set at all, which is no mistake: there are sources that need none."""
+
+
 def find_endpoint(endpoint: str | None) -> str:
     """Return the address of the service: the one given, ``MP_API_ENDPOINT``, or the official one.
 
@@ -44,8 +48,10 @@ def find_key() -> str:
 
     Raises
     ------
+    NoKeyError
+        There is none.
     LosikoError
-        There is none, or what is there cannot be one. The message never holds it.
+        What is there cannot be one, or the settings file is damaged. The message never holds the key.
     """
     place, key = "MP_API_KEY", os.environ.get("MP_API_KEY")
     if not key:
@@ -62,7 +68,7 @@ def find_key() -> str:
             f"the key of the Materials Project in {place} has {length} characters and cannot be one; it has "
             f"{KEY_LENGTH} letters and digits: copy it again from {KEY_PAGE}"
         )
-    raise LosikoError(
+    raise NoKeyError(
         f"no key of the Materials Project: get one at {KEY_PAGE} and set MP_API_KEY, or PMG_MAPI_KEY in "
         f"~/.config/.pmgrc.yaml; {WITHOUT_KEY}"
     )

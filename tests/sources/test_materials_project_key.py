@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aiida_losiko.core.errors import LosikoError
-from aiida_losiko.sources.materials_project_key import find_key
+from aiida_losiko.sources.materials_project_key import NoKeyError, find_key
 
 from ..servers.materials_project import running
 from .materials_project_service import KEY_VARIABLES, ask, names
@@ -131,7 +131,8 @@ def test_the_key_is_nowhere_afterwards(tmp_path, place):
         [sys.executable, str(program)], cwd=work, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0 and done.stdout.endswith("done\n"), done.stderr[-2000:]
-    assert done.stdout.count("LosikoError:") >= 15 and "success: 4 records" in done.stdout
+    told = sum(done.stdout.count(f"{kind}Error: ") for kind in ("Losiko", "Service"))
+    assert told >= 15 and "success: 4 records" in done.stdout
     assert "left out, disordered" in done.stderr
     assert SECRET not in done.stdout
     assert SECRET not in done.stderr
@@ -140,3 +141,17 @@ def test_the_key_is_nowhere_afterwards(tmp_path, place):
     assert b"materials/summary" in (work / "everything.log").read_bytes()
     assert [str(path) for path in written if SECRET.encode() in path.read_bytes()] == []
     assert not list(home.glob(".mprester*"))
+
+
+def test_no_key_at_all_is_told_apart_from_one_that_cannot_be_one(home, monkeypatch):
+    with pytest.raises(NoKeyError):
+        find_key()
+    settings = home / ".config" / ".pmgrc.yaml"
+    settings.write_text("PMG_VASP_PSP_DIR: ~/potcar\n")
+    with pytest.raises(NoKeyError):
+        find_key()
+    for broken in ("PMG_MAPI_KEY: [\n", "PMG_MAPI_KEY: abc\n"):
+        settings.write_text(broken)
+        with pytest.raises(LosikoError) as excinfo:
+            find_key()
+        assert not isinstance(excinfo.value, NoKeyError)
