@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,7 +23,7 @@ def block(language: str, text: str) -> str:
 
 
 def test_every_block_has_a_test():
-    assert sorted(name for name, _ in BLOCKS) == ["bash", "bash", "bash", "python", "python"]
+    assert sorted(name for name, _ in BLOCKS) == ["bash", "bash", "bash", "bash", "python", "python"]
 
 
 def test_the_commands_are_files():
@@ -53,17 +54,39 @@ def test_python_example(capsys):
     assert "g2:C6H6" not in printed
 
 
-def test_shell_example(tmp_path):
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    code = block("bash", "losiko relax")
+def run_in_shell(code, folder):
+    """Run a block where there is no key of any service, and no service."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MP_", "PMG_", "MAPI_"))}
+    environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(folder)}
+    environment["MP_API_ENDPOINT"] = "http://127.0.0.1:9/"
     result = subprocess.run(
-        ["bash", "-eu"], input=code, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        ["bash", "-eu"], input=code, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
+    return result
+
+
+def test_shell_example(tmp_path):
+    run_in_shell(block("bash", "losiko database build"), tmp_path)
     from ase.io import read
 
     assert read(tmp_path / "relaxed.extxyz").get_chemical_formula() == "C2H6O"
     assert (tmp_path / "report.json").stat().st_size > 0
+
+
+def test_crystal_example(tmp_path):
+    result = run_in_shell(block("bash", "--known-crystals"), tmp_path)
+    assert "no key of the Materials Project is set" in result.stderr
+    assert re.search(r"^C +0-15 +crystal:diamond +C +Fd-3m ", result.stdout, re.MULTILINE)
+    assert result.stdout.endswith("Next: ase gui relaxed.cif\n")
+    from ase.io import read
+
+    rough, relaxed = (read(tmp_path / f"{name}.cif") for name in ("rough", "relaxed"))
+    nearest = [
+        np.sort(atoms.get_all_distances(mic=True) + 9 * np.eye(len(atoms)), axis=1)[:, :4] for atoms in (rough, relaxed)
+    ]
+    assert np.abs(nearest[0] - 1.545).max() > 0.3
+    assert np.abs(nearest[1] - 1.545).max() < 0.05
 
 
 @pytest.mark.usefixtures("aiida_profile_clean")
