@@ -19,7 +19,7 @@ from aiida_losiko.core.environments.metric import (
     expected_scatter,
     narrowing,
     scatter_directions,
-    soft_weights,
+    soft_targets,
 )
 from aiida_losiko.core.environments.tracking import TrackedNearest
 
@@ -230,18 +230,14 @@ class StageAttraction:
         exclude = None if self._exclude is None else (self._exclude[0], self._exclude[1][missing])
         n_scatter = min(max(k, self._n_scatter), len(self._searcher))
         distances, indices = self._searcher.search(queries, n_scatter, exclude=exclude)
-        known = (indices >= 0).to(coordinates)
-        indices = indices.clamp(min=0)
-        found = self._vectors[indices.to(self._vectors.device)].to(coordinates)
-        target = torch.einsum("nk,nkr->nr", soft_weights(distances[:, :k]).to(coordinates), found[:, :k])
+        nearby = indices.clamp(min=0)
+        found = self._vectors[nearby.to(self._vectors.device)].to(coordinates)
+        target, apart = soft_targets(distances, indices, found, k)
         self._goals.coordinates[rows, : target.shape[1]] = target
         nearest = distances[:, 0].to(coordinates)
         # Where nothing but its own source has an atom's species, there is no target.
         usual = self._trust[3] * expected_scatter(nearest, self._trust)
         self._goals.weights[rows] = torch.isfinite(nearest) / usual
-        # Where fewer were found, the others count for nothing.
-        share = (n_scatter / known.sum(1).clamp_min(1)).sqrt()
-        apart = ((found - target[:, None]) * (known * share[:, None])[:, :, None]) @ self._pull_of_coordinates
-        rows_of_f = narrowing(*scatter_directions(apart), usual, float(self._trust[4]))
-        self._goals.narrow(rows, rows_of_f)
-        self._goals.environment[rows] = indices[:, 0]
+        scatter = scatter_directions(apart @ self._pull_of_coordinates)
+        self._goals.narrow(rows, narrowing(*scatter, usual, float(self._trust[4])))
+        self._goals.environment[rows] = nearby[:, 0]

@@ -149,6 +149,32 @@ def soft_weights(distances: torch.Tensor) -> torch.Tensor:
     return torch.softmax(-(squared - squared[:, :1]) / (2 * TEMPERATURE), dim=1)
 
 
+def soft_targets(
+    distances: torch.Tensor, indices: torch.Tensor, found: torch.Tensor, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Targets, and what the environments that were found differ from them by.
+
+    Parameters
+    ----------
+    distances, indices : Tensor, shape (M, K)
+        As the search gave them; -1 and infinity where it found fewer.
+    found : Tensor, shape (M, K, r)
+        The environments.
+    k : int
+        Over how many of the nearest a target is averaged.
+
+    Returns
+    -------
+    targets : Tensor, shape (M, r)
+    apart : Tensor, shape (M, K, r)
+        For `scatter_directions`: where fewer were found the others are zero, and these larger.
+    """
+    known = (indices >= 0).to(found)
+    targets = torch.einsum("nk,nkr->nr", soft_weights(distances[:, :k]).to(found), found[:, :k])
+    share = (known.shape[1] / known.sum(1, keepdim=True).clamp_min(1)).sqrt()
+    return targets, (found - targets[:, None]) * (known * share)[:, :, None]
+
+
 # A target may count so many times more, or less, than usual.
 _LARGEST_TRUST = 30.0
 

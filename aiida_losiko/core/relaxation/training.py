@@ -20,7 +20,7 @@ from tqdm import tqdm
 from aiida_losiko.core.environments.covariance import covariance, measure_pull, whitening
 from aiida_losiko.core.environments.database import EnvironmentDatabase
 from aiida_losiko.core.environments.matching import NearestEnvironments
-from aiida_losiko.core.environments.metric import MetricSettings, soft_weights
+from aiida_losiko.core.environments.metric import MetricSettings, soft_targets
 from aiida_losiko.core.environments.subspace import displaced, normalised
 from aiida_losiko.core.relaxation.batch import relax_batch
 from aiida_losiko.core.relaxation.jobs import cut_into_jobs
@@ -131,11 +131,7 @@ class _Lesson:
         points = torch.from_numpy(queries) @ matrix.double()
         distances, indices = searcher.search(points, min(max(k, n_scatter), len(searcher)), exclude=exclude)
         found = vectors[indices.clamp(min=0)].double()
-        targets = torch.einsum("nk,nkr->nr", soft_weights(distances[:, :k]), found[:, :k])
-        known = (indices >= 0).double()
-        # Where fewer were found, the others count for nothing.
-        known *= (known.shape[1] / known.sum(1, keepdim=True).clamp_min(1)).sqrt()
-        apart = (found - targets[:, None]) * known[:, :, None]
+        targets, apart = soft_targets(distances, indices, found, k)
         return targets.numpy(), distances[:, 0], apart
 
     def _leave_one_out(self, symbol: str) -> Array:
