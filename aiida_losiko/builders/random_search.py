@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 FloatArray = NDArray[np.float64]
+
+MOST_REPEATS = 100
+"""Largest `multiple_of`: each cell may become so many times as large."""
 
 PLACEMENT_TRIES = 100
 """Random places that an atom is given before the best of them is taken, to be pushed from there."""
@@ -35,6 +39,7 @@ def random_cells(
     seed: int = 0,
     first: int = 0,
     max_tries: int = 50,
+    multiple_of: int = 1,
 ) -> list[Atoms]:
     """Return random crystals of a composition and a range of densities.
 
@@ -70,6 +75,9 @@ def random_cells(
         Index of the first cell.
     max_tries
         Lattices drawn for each cell before giving up.
+    multiple_of
+        The number of atoms in a cell is a multiple of this: others are repeated along their shortest axis, and are the
+        same crystals with more freedom. With 2, all may become what has an even number of atoms, as diamond.
 
     Returns
     -------
@@ -86,7 +94,22 @@ def random_cells(
     )
     require("count", count, is_whole(count, 1), "a whole number of at least 1")
     require("first", first, is_whole(first), "a whole number of at least 0")
-    return [_random_cell(request, index) for index in range(first, first + count)]
+    require(
+        "multiple_of", multiple_of, is_whole(multiple_of, 1) and multiple_of <= MOST_REPEATS, f"1 to {MOST_REPEATS}"
+    )
+    return [_repeated(_random_cell(request, index), multiple_of) for index in range(first, first + count)]
+
+
+def _repeated(atoms: Atoms, multiple_of: int) -> Atoms:
+    """Return the crystal in a cell whose number of atoms is a multiple."""
+    repeats = multiple_of // math.gcd(len(atoms), multiple_of)
+    if repeats == 1:
+        return atoms
+    shape = np.ones(3, dtype=int)
+    shape[np.argmin(atoms.cell.lengths())] = repeats
+    repeated = atoms.repeat(shape)
+    repeated.info["random_cell"] = {**atoms.info["random_cell"], "repeats": repeats}
+    return repeated
 
 
 def _random_cell(request: CellRequest, index: int) -> Atoms:

@@ -56,6 +56,25 @@ def test_a_cell_depends_on_seed_and_index_alone():
     assert not np.allclose(other.cell.array, one.cell.array)
 
 
+def test_cells_are_repeated_to_a_multiple():
+    cells = random_cells("C", 12, formula_units=(1, 4), **CARBON)
+    repeated = random_cells("C", 12, formula_units=(1, 4), multiple_of=2, **CARBON)
+    assert {len(cell) % 2 for cell in cells} == {0, 1}
+    for cell, twice in zip(cells, repeated, strict=True):
+        assert len(twice) == len(cell) * (1 + len(cell) % 2)
+        assert density(twice) == pytest.approx(density(cell))
+        # The same crystal, and as little oblong as it can be.
+        assert np.sort(neighbor_list("d", twice, 3.0)) == pytest.approx(
+            np.sort(np.tile(neighbor_list("d", cell, 3.0), len(twice) // len(cell)))
+        )
+        assert twice.info["identifier"] == cell.info["identifier"]
+        if len(cell) % 2:
+            assert twice.info["random_cell"]["repeats"] == 2
+            changed = twice.cell.lengths() / cell.cell.lengths()
+            assert np.argmax(changed) == np.argmin(cell.cell.lengths())
+    assert len(random_cells("C", formula_units=4, multiple_of=6, **CARBON)[0]) == 12
+
+
 def test_composition_and_distances_of_each_pair():
     distances = {"O-Si": 1.5, "O-O": 2.2}
     cells = random_cells({"Si": 1, "O": 2}, 6, density=(2.2, 2.4), formula_units=8, minimal_distances=distances)
@@ -119,6 +138,8 @@ def test_lattices_are_bounded_and_have_the_volume():
         ({"formula_units": 1.5}, "formula_units=1.5"),
         ({"formula_units": "12"}, "formula_units='12'"),
         ({"seed": -1}, "seed=-1"),
+        ({"multiple_of": 0}, "multiple_of=0"),
+        ({"multiple_of": 101}, "1 to 100"),
     ],
 )
 def test_wrong_parameters(changes, message):

@@ -25,7 +25,8 @@ def random_cells(parameters: Dict) -> StructureSetData | ExitCode:
         smallest and largest, default 1), `minimal_distances` (factor of the covalent radii, default 0.8, or Angstrom
         for each pair), `max_aspect` (default 2), `angles` (smallest and largest, degree, default 60 and 120),
         `space_groups` (numbers to draw from, with PyXtal), `seed` (default 0), `first` (index of the first cell,
-        default 0), `max_tries` (for each cell, default 50).
+        default 0), `max_tries` (for each cell, default 50), `multiple_of` (of which the number of atoms in a cell is
+        a multiple, by repeating it, default 1).
 
     Returns
     -------
