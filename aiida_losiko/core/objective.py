@@ -180,6 +180,7 @@ class LocalSimilarityObjective:
         self._stage, self._own = stage, own
         self._goals = None if database.metric is None else Goals(database.metric, len(batch.numbers), batch.positions)
         self._table = NeighborTable(database.descriptor.cutoff)
+        self._squared = torch.empty((0, 1))
         self._chunks = self._cut()
 
     def _cut(self) -> list[_Chunk]:
@@ -243,6 +244,11 @@ class LocalSimilarityObjective:
             self._goals.forget(structures[self.batch.structure_index])
             self._begin_again()
 
+    @property
+    def distances(self) -> tuple[NeighborTable, torch.Tensor]:
+        """The neighbours of the last evaluation and their squared distances, as of `NeighborTable.vectors`."""
+        return self._table, self._squared
+
     def _begin_again(self) -> None:
         self._table = NeighborTable(self._table.cutoff, self._table.skin)
         self._chunks = self._cut()
@@ -261,6 +267,7 @@ class LocalSimilarityObjective:
                 chunk.set_neighbors(self._table)
             self._range = self._range_of_pair[batch.numbers[:, None], batch.numbers[self._table.index]]
         vectors, inside, squared = self._table.vectors(batch)
+        self._squared = squared
         vector_gradient = torch.zeros_like(vectors)
         atom_loss = torch.empty_like(positions[:, 0])
         distance = torch.empty_like(atom_loss)

@@ -15,11 +15,13 @@ from aiida_losiko.core.neighbors import StructureBatch
 from aiida_losiko.core.objective import Evaluation, LocalSimilarityObjective
 from aiida_losiko.core.optimizers import NoiseSchedule, make_optimizer, resolve_optimizer
 from aiida_losiko.core.optimizers.preconditioner import Preconditioner
+from aiida_losiko.core.relaxation.best import Best
 from aiida_losiko.core.relaxation.degrees_of_freedom import DegreesOfFreedom
 from aiida_losiko.core.relaxation.hops import atom_limits, hop
 from aiida_losiko.core.relaxation.restraint import Restraint
 from aiida_losiko.core.relaxation.results import NOT_FINITE, Relaxation
 from aiida_losiko.core.relaxation.run import Run, StepReport
+from aiida_losiko.core.relaxation.sanity import Sanity
 from aiida_losiko.core.relaxation.snapshot import Snapshot
 from aiida_losiko.core.structures import fixed_mask
 
@@ -132,11 +134,16 @@ class _BatchRelaxation:
         self.steps = torch.zeros(n, dtype=torch.int64, device=device)
         self.quiet = torch.zeros(n, dtype=torch.int64, device=device)
         self.previous = torch.full((n,), torch.inf, dtype=self.prepared.batch.positions.dtype, device=device)
-        self.best_loss = self.previous.clone()
         self.hops_left = torch.full_like(self.steps, self.settings.n_hops)
         self.noisy = torch.full_like(self.running, self.noise.variance > 0)
         self.hop_limit = torch.as_tensor(
             atom_limits(structures, run.database), dtype=self.previous.dtype, device=device
+        )
+        self.sanity = Sanity(
+            self.prepared.batch,
+            run.database,
+            self.hop_limit,
+            (starts or structures) if self.settings.relax_cell else None,
         )
         self.evaluations = 0
         self.optimizer = make_optimizer(
@@ -159,6 +166,7 @@ class _BatchRelaxation:
             self._record(rows, positions, cells, evaluation)
             # One that had given up and was rejected again where it stood has no finite value there.
             converged = self._converged() | (self.running & given_up & ~self.optimizer.accepted)
+            self.best.settle(converged, evaluation.loss)
             next_rows = self._hop(converged, self._return_to_best(converged, evaluation.loss, next_rows))
             finished = self._judge(converged)
             if finished:
@@ -182,17 +190,16 @@ class _BatchRelaxation:
         self.optimizer.precondition(Preconditioner(evaluation.curvature, added, index))
 
     def _record(self, rows: torch.Tensor, positions: torch.Tensor, cells: torch.Tensor, evaluation: Evaluation) -> None:
-        """Keep the structures of the lowest loss, count steps, tell the callback."""
+        """Keep the best structures, count steps, tell the callback."""
         accepted = self.optimizer.accepted & self.running
-        better = self.running & (evaluation.loss < self.best_loss)
+        verdict = self.sanity.judge(self.prepared.batch, *self.prepared.objective.distances, evaluation.distance)
         if self.evaluations == 1:
-            self.best = Snapshot.of(rows, positions, cells, evaluation)
-            self.best_loss = evaluation.loss.clone()
+            self.best = Best(Snapshot.of(rows, positions, cells, evaluation), evaluation.loss, verdict)
             for member, loss in zip(self.members, evaluation.loss.tolist(), strict=True):
                 self.results[member].initial_loss = loss
-        elif bool(better.any()):
-            self.best.replace(better, self.optimizer.structure_index, rows, positions, cells, evaluation)
-            self.best_loss = torch.where(better, evaluation.loss, self.best_loss)
+        else:
+            index = self.optimizer.structure_index
+            self.best.compare(index, rows, positions, cells, evaluation, verdict, self.running, accepted)
         change = (self.previous - evaluation.loss).abs()
         relative = self.settings.relative_loss_tolerance if self.optimizer.judged_by_loss_change else 0.0
         limit = (relative * self.previous).clamp(min=self.settings.loss_tolerance)
@@ -243,12 +250,13 @@ class _BatchRelaxation:
         if not self.settings.n_hops:
             return rows
         index = self.prepared.batch.structure_index
-        lost = (self.best.distance > self.hop_limit) & self.prepared.free & (converged & (self.hops_left > 0))[index]
+        best = self.best.state
+        lost = (best.distance > self.hop_limit) & self.prepared.free & (converged & (self.hops_left > 0))[index]
         hopping = torch.zeros_like(self.running).index_fill_(0, index[lost], True)
         hopping &= self.steps < self.settings.max_steps
         if not bool(hopping.any()):
             return rows
-        rows = torch.where(hopping[self.optimizer.structure_index][:, None], self.best.rows, rows)
+        rows = torch.where(hopping[self.optimizer.structure_index][:, None], best.rows, rows)
         for k in torch.nonzero(hopping)[:, 0].tolist():
             own = torch.nonzero(index == k)[:, 0]
             moved = hop(
@@ -269,14 +277,14 @@ class _BatchRelaxation:
 
     def _return_to_best(self, converged: torch.Tensor, loss: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Take what noise left worse than it had been back, once: the best point that was passed is no minimum yet."""
-        behind = converged & self.noisy & (loss > self.best_loss) & (self.steps < self.settings.max_steps)
+        behind = converged & self.noisy & (loss > self.best.loss) & (self.steps < self.settings.max_steps)
         if not bool(behind.any()):
             return rows
         self.noisy &= ~behind
         self.quiet[behind] = 0
         converged &= ~behind
         self.optimizer.forget(behind)
-        return torch.where(behind[self.optimizer.structure_index][:, None], self.best.rows, rows)
+        return torch.where(behind[self.optimizer.structure_index][:, None], self.best.state.rows, rows)
 
     def _judge(self, converged: torch.Tensor) -> int:
         """Finish the structures that have converged or may not go on; returns how many."""
@@ -299,13 +307,16 @@ class _BatchRelaxation:
     def _finish(self, k: int, status: str) -> None:
         member = self.members[k]
         result = self.results[member]
-        if not torch.isfinite(self.best_loss[k]):
+        if not torch.isfinite(self.best.loss[k]):
             self.results[member] = Relaxation(atoms=self.structures[member].copy(), error=NOT_FINITE)
             return
+        result.flags = self.best.astray(k)
+        if result.flags and status in ("converged", "max_steps"):
+            status = "stalled"
         result.status, result.converged = status, status == "converged"
-        result.loss, result.steps = float(self.best_loss[k]), int(self.steps[k])
+        result.loss, result.steps = float(self.best.loss[k]), int(self.steps[k])
         atoms = self.prepared.batch.structure_index == k
-        best = self.best
+        best = self.best.state
         self.results[member] = self.run.finish(
             self.structures[member],
             best.positions[atoms].double().cpu().numpy(),
@@ -344,10 +355,11 @@ class _BatchRelaxation:
             return rows
         self.optimizer.keep(keep)
         self.prepared.keep(keep)
-        self.best = self.best.keep(keep, row_mask)
+        self.best.keep(keep, row_mask)
+        self.sanity.keep(keep, atoms)
         self.hop_limit, self.hops_left, self.noisy = self.hop_limit[atoms], self.hops_left[keep], self.noisy[keep]
         self.steps, self.quiet, self.previous = self.steps[keep], self.quiet[keep], self.previous[keep]
-        self.best_loss, self.running = self.best_loss[keep], self.running[keep]
+        self.running = self.running[keep]
         return rows
 
 

@@ -14,7 +14,8 @@ from aiida_losiko.core.curvature import LARGEST as LARGEST_WITH_CURVATURE
 from aiida_losiko.core.optimizers import is_batched
 from aiida_losiko.core.relaxation.batch import relax_batch
 from aiida_losiko.core.relaxation.results import Relaxation
-from aiida_losiko.core.relaxation.run import Run, structure_flags
+from aiida_losiko.core.relaxation.run import Run
+from aiida_losiko.core.relaxation.sanity import structure_flags
 from aiida_losiko.core.relaxation.stages import relax_in_stages
 from aiida_losiko.core.relaxation.with_scipy import relax_one_with_scipy
 from aiida_losiko.core.settings import RelaxSettings
@@ -93,7 +94,8 @@ def do_job(run: Run, job: Job, on_done: Callable[[int], Any]) -> list[Relaxation
         run.evaluate_in_double(results, job.weights)
     for start, result in zip(job.structures, results, strict=True):
         if result.status != "error":
-            result.flags = structure_flags(result.atoms, start, run.database)
+            # What went wrong on the way, and what is wrong with the structure that is given.
+            result.flags = tuple(dict.fromkeys((*result.flags, *structure_flags(result.atoms, start, run.database))))
     seconds = (time.monotonic() - started) / len(results)
     for result in results:
         result.seconds = seconds

@@ -83,7 +83,8 @@ class Relaxation:
     Attributes
     ----------
     atoms : Atoms
-        The structure of the lowest loss that was found; as given where `status` is `error`.
+        The structure of the lowest loss that was found, among the sane ones if there was one; as given where `status`
+        is `error`.
     loss, initial_loss : float
         Eq. 8 (or its counterpart for the polynomial kernel); NaN where it was not evaluated,
         because of an error or because the time was over. With a learnt metric both are of the last stage that was
@@ -91,7 +92,8 @@ class Relaxation:
     converged : bool
         Whether the limits on gradient or loss change were reached, in the last stage of a learnt metric.
     status : str
-        `converged`, `max_steps`, `stalled` (no step lowers the loss), `max_seconds`, `interrupted` or `error`.
+        `converged`, `max_steps`, `stalled` (no step lowers the loss, or those that do lead to what is not sane),
+        `max_seconds`, `interrupted` or `error`.
     steps, evaluations : int
         Steps that were taken, and evaluations of loss and gradient, in all stages.
     seconds : float
@@ -99,7 +101,9 @@ class Relaxation:
     flags : tuple of str
         Warnings on the structure: `collapsed` (atoms far closer than any pair in the database), `exploded_cell`
         (volume changed more than threefold), `lost_atoms` (an atom without neighbours within r_cut), `fragmented` (a
-        molecule in more pieces than at the start; the pieces alone may match well).
+        molecule in more pieces than at the start; the pieces alone may match well). Where lower losses had one of the
+        first three, the structure is the last sane one, and the flag is that of what lies beyond; a changed volume is
+        no reason where every atom has found its match.
     error : str, optional
         Why the structure could not be done.
     loss_history : list of float

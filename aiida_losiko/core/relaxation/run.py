@@ -9,25 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from ase.data import covalent_radii
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial.distance import cdist
 
-from aiida_losiko.core.cohesion import BONDED
 from aiida_losiko.core.environments.database import EnvironmentDatabase
-from aiida_losiko.core.neighbors import StructureBatch, close_pairs
+from aiida_losiko.core.neighbors import StructureBatch
 from aiida_losiko.core.objective import LocalSimilarityObjective
 from aiida_losiko.core.relaxation.results import Matches, Relaxation
 from aiida_losiko.core.settings import RelaxSettings
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-# A pair closer than this part of the shortest one in the database (or of the sum of the covalent radii) is a collapse.
-COLLAPSE = 0.7
-# A volume that changed by more than this factor is an explosion (or its opposite).
-EXPLOSION = 3.0
 
 
 @dataclass
@@ -139,28 +130,3 @@ class Run:
         result.atoms = atoms
         result.matches = Matches.of(list(atoms.symbols), distance, environment, self.database)
         return result
-
-
-def structure_flags(atoms: Atoms, start: Atoms, database: EnvironmentDatabase) -> tuple[str, ...]:
-    """Warnings on a relaxed structure: see `Relaxation.flags`."""
-    flags = []
-    i, j, distance = close_pairs(atoms, database.descriptor.r_cut)
-    shortest = database.shortest_pairs.numpy()
-    if (distance < COLLAPSE * shortest[atoms.numbers[i], atoms.numbers[j]]).any():
-        flags.append("collapsed")
-    if atoms.pbc.all():
-        ratio = atoms.cell.volume / start.cell.volume
-        if not 1 / EXPLOSION <= ratio <= EXPLOSION:
-            flags.append("exploded_cell")
-    if len(atoms) > 1 and len(np.unique(i)) < len(atoms):
-        flags.append("lost_atoms")
-    if not atoms.pbc.any() and _n_pieces(atoms) > _n_pieces(start):
-        flags.append("fragmented")
-    return tuple(flags)
-
-
-def _n_pieces(atoms: Atoms) -> int:
-    """Number of groups of bonded atoms of a molecule."""
-    radii = np.asarray(covalent_radii)[atoms.numbers]
-    bonded = cdist(atoms.positions, atoms.positions) < BONDED * (radii[:, None] + radii)
-    return int(connected_components(bonded, directed=False, return_labels=False))

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from aiida_losiko.core.optimizers import minimize_scipy
 from aiida_losiko.core.relaxation.batch import Preparation
+from aiida_losiko.core.relaxation.hops import atom_limits
 from aiida_losiko.core.relaxation.results import NOT_FINITE, Relaxation
 from aiida_losiko.core.relaxation.run import Run, StepReport
+from aiida_losiko.core.relaxation.sanity import Sanity, flags_of
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -29,7 +31,10 @@ def relax_one_with_scipy(
 ) -> list[Relaxation]:
     """Relax a list of one structure, in one stage of a learnt metric."""
     (start,), settings = structures, run.settings
-    problem = _Problem(Preparation.of(run, structures, weights, stage, starts=starts), len(start))
+    prepared = Preparation.of(run, structures, weights, stage, starts=starts)
+    limits = torch.as_tensor(atom_limits(structures, run.database)).to(prepared.batch.positions)
+    first = (starts or structures) if settings.relax_cell else None
+    problem = _Problem(prepared, Sanity(prepared.batch, run.database, limits, first), len(start))
     initial, gradient = problem.evaluate(problem.start)
     if not (np.isfinite(initial) and np.isfinite(gradient).all()):
         on_done(1)
@@ -64,14 +69,28 @@ def relax_one_with_scipy(
         result.converged, result.steps, result.evaluations = found.converged, found.n_iterations, found.n_evaluations
     result.status = "converged" if result.converged else stopped[0] if stopped else "max_steps"
     on_done(1)
+    if problem.verdict_at(best) and problem.sane is not None:
+        result.flags, best = flags_of(problem.verdict), problem.sane
+        result.converged = False
+        result.status = "stalled" if result.status in ("converged", "max_steps") else result.status
     return [problem.finish(run, start, best, result)]
 
 
 class _Problem:
-    """The loss of one structure as a function of the numbers that may change, (n,) in a row."""
+    """The loss of one structure as a function of the numbers that may change, (n,) in a row.
 
-    def __init__(self, prepared: Preparation, n_atoms: int) -> None:
-        self._prepared = prepared
+    Attributes
+    ----------
+    verdict : int
+        Of `Sanity`, on the structure that was evaluated last.
+    sane : ndarray, shape (n,), or None
+        Where the loss was lowest among what was sane.
+    """
+
+    def __init__(self, prepared: Preparation, sanity: Sanity, n_atoms: int) -> None:
+        self._prepared, self._sanity = prepared, sanity
+        self.verdict, self._sane_loss = 0, np.inf
+        self.sane: NDArray[np.float64] | None = None
         self._rows = prepared.dof.start(prepared.batch.positions)
         # Rows of frozen atoms are no variables: a method without gradients would move them.
         self._movable = torch.ones(len(self._rows), dtype=torch.bool, device=self._rows.device)
@@ -80,9 +99,17 @@ class _Problem:
 
     def evaluate(self, x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """Loss and gradient (n,)."""
-        placed = self._place(x)
-        evaluation, gradient = self._prepared.evaluate(placed)
-        return float(evaluation.loss[0]), _numbers(gradient[self._movable]).ravel()
+        evaluation, gradient = self._prepared.evaluate(self._place(x))
+        loss, seen = float(evaluation.loss[0]), self._prepared.objective.distances
+        self.verdict = int(self._sanity.judge(self._prepared.batch, *seen, evaluation.distance)[0])
+        if not self.verdict and loss < self._sane_loss:
+            self._sane_loss, self.sane = loss, x.copy()
+        return loss, _numbers(gradient[self._movable]).ravel()
+
+    def verdict_at(self, x: NDArray[np.float64]) -> int:
+        """The verdict on a structure."""
+        self.evaluate(x)
+        return self.verdict
 
     def report(self, x: NDArray[np.float64], loss: float, step: int, numbers: list[int]) -> StepReport:
         """What the callback is told after a step."""
