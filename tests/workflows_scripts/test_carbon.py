@@ -72,6 +72,11 @@ def test_entries_and_starts(job, aiida_profile, crystals, tmp_path):
         job.ask_for_known(path)
 
     starts, _ = job.make_starts(6, 4, 0)
+    doubled, _ = job.make_starts(6, 4, 0, even=True)
+    assert [len(atoms) % 2 for atoms in doubled.get_atoms()] == [0] * 6
+    assert [len(a) // len(b) for a, b in zip(doubled.get_atoms(), starts.get_atoms(), strict=True)] == [
+        1 + len(atoms) % 2 for atoms in starts.get_atoms()
+    ]
     assert len(starts) == 6 and max(len(atoms) for atoms in starts) <= 4 and set(starts.elements) == {"C"}
 
 
