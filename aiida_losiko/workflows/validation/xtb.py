@@ -44,7 +44,9 @@ class XtbEngine(ValidationEngine):
         builder[name] = request.structure
         builder.code = request.codes["losiko"]
         builder.parameters = orm.Dict(self._settings(request.task, request.parameters))
-        builder.metadata["options"] = dict(request.options)
+        # One by one: a whole mapping would take the default resources away.
+        for key, value in request.options.items():
+            builder.metadata.options[key] = value
         return cast("ProcessBuilder", builder)
 
     def read(self, outputs: Mapping[str, Any]) -> Measurement:
