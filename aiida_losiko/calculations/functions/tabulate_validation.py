@@ -98,8 +98,8 @@ def _rows(label: str, group: Mapping[str, Any]) -> list[dict[str, Any]]:
         measured = {stage: _measured(group.get(stage, {}), index) for stage in STAGES}
         row |= _energies(measured, len(atoms))
         # The structure of a minimum that has no energy is not one.
-        known = [stage for stage in structures if stage != "minimum" or measured[stage]["energy"] is not None]
-        row |= _geometry({stage: structures[stage][index] for stage in known})
+        there = [stage for stage in structures if stage != "minimum" or measured[stage]["energy"] is not None]
+        row |= _geometry({stage: structures[stage][index] for stage in there})
         problems = [f"{stage}: {text}" for stage, own in measured.items() for text in own["problems"]]
         rows.append({**row, "converged": not problems, "problems": "; ".join(problems)})
     return rows
