@@ -36,6 +36,7 @@ def test_names_start_with_the_default():
         "licoo2",
         "precise",
         "qm9",
+        "silica-healing",
         "silica-interface",
         "water",
     ]
