@@ -55,6 +55,7 @@ def parse() -> argparse.Namespace:
     add("--starts", type=_names, default=list(STARTS), help="letters, such as a,c,e")
     add("--protocols", type=_names, default=["balanced"], help="the first is judged; such as balanced,fast,precise")
     add("--peers", type=_names, default=[*PEERS, "paper"], help=f"of {','.join(PEERS)},paper; none: none of them")
+    add("--lbfgs", type=int, default=100, help="molecules of each start that the paper's settings are converged on")
     add("--nelder-mead", type=int, default=5, help="molecules of each start that the paper's optimiser is run on")
     add("--iterations", type=int, default=2000, help="of Nelder-Mead; each takes one or two evaluations")
     add("--seed", type=int, default=0, help="of the held-out molecules and the noise")
@@ -98,7 +99,7 @@ def run_all(study: Study, arguments: argparse.Namespace) -> list[Row]:
     """Compute or read every row."""
     true = {atoms.info["identifier"]: atoms for atoms in study.true}
     rows = []
-    methods = contestants(arguments.protocols, arguments.nelder_mead, arguments.iterations)
+    methods = contestants(arguments.protocols, arguments.lbfgs, arguments.nelder_mead, arguments.iterations)
     for kind in arguments.starts:
         starts = study.starts(kind)
         if len(starts) < len(true):

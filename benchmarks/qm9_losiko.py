@@ -59,10 +59,10 @@ class Contestant:
         return load_protocol(self.protocol, self.overrides)
 
 
-def contestants(protocols: Sequence[str], nelder_mead: int, iterations: int) -> list[Contestant]:
-    """Return the paper's settings with both optimisers (on the paper's database), then the protocols."""
+def contestants(protocols: Sequence[str], lbfgs: int, nelder_mead: int, iterations: int) -> list[Contestant]:
+    """Return the paper's settings with both optimisers (its database, some of the molecules), then the protocols."""
     simplex = {"relax": {"optimizer": "Nelder-Mead", "max_steps": iterations}}
-    paper = [Contestant("paper, L-BFGS", "qm9", sizes=(qm9.PAPER,))]
+    paper = [Contestant("paper, L-BFGS", "qm9", sizes=(qm9.PAPER,), n_molecules=lbfgs, chunk=25)]
     if nelder_mead:
         paper.append(Contestant("paper, Nelder-Mead", "qm9", simplex, (qm9.PAPER,), nelder_mead, chunk=1))
     return [*paper, *(Contestant(f"LOSIKO {name}", name) for name in protocols)]

@@ -8,8 +8,8 @@ import pytest
 from aiida.engine import Process
 from aiida.plugins import CalculationFactory, WorkflowFactory
 
-PROCESSES = [CalculationFactory(f"losiko.{name}") for name in ("describe", "relax")]
-PROCESSES += [WorkflowFactory(f"losiko.{name}") for name in ("biased_search", "database", "relax")]
+PROCESSES = [CalculationFactory(f"losiko.{name}") for name in ("describe", "relax", "xtb")]
+PROCESSES += [WorkflowFactory(f"losiko.{name}") for name in ("biased_search", "database", "relax", "validate")]
 
 
 def ports(namespace, path: str = "") -> Iterator[tuple[str, object]]:

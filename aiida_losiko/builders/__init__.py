@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aiida_losiko.builders.assembly import interface
+    from aiida_losiko.builders.bond_switching import switch_bonds
     from aiida_losiko.builders.defects import interstitial, substitute, vacancy
     from aiida_losiko.builders.layers import cleave, cut_layer
     from aiida_losiko.builders.orbits import find_orbits
+    from aiida_losiko.builders.oxidation import oxidize
     from aiida_losiko.builders.random_search import random_cells
     from aiida_losiko.builders.region import atoms_near_plane, freeze
+    from aiida_losiko.builders.registry import interfaces
     from aiida_losiko.builders.supercell import make_supercell
 
 _HOMES = {
@@ -25,10 +28,13 @@ _HOMES = {
     "find_orbits": "orbits",
     "freeze": "region",
     "interface": "assembly",
+    "interfaces": "registry",
     "interstitial": "defects",
     "make_supercell": "supercell",
+    "oxidize": "oxidation",
     "random_cells": "random_search",
     "substitute": "defects",
+    "switch_bonds": "bond_switching",
     "vacancy": "defects",
 }
 
@@ -39,10 +45,13 @@ __all__ = [
     "find_orbits",
     "freeze",
     "interface",
+    "interfaces",
     "interstitial",
     "make_supercell",
+    "oxidize",
     "random_cells",
     "substitute",
+    "switch_bonds",
     "vacancy",
 ]
 

@@ -8,6 +8,7 @@ from aiida_losiko import __version__
 from aiida_losiko.cli.database import database
 from aiida_losiko.cli.options import LosikoGroup, complete_protocol
 from aiida_losiko.cli.relax import relax
+from aiida_losiko.cli.xtb import xtb
 
 
 @click.group(cls=LosikoGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -31,6 +32,7 @@ def main() -> None:
 
 main.add_command(database)
 main.add_command(relax)
+main.add_command(xtb)
 
 
 @main.command()

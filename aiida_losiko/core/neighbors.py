@@ -88,6 +88,20 @@ class StructureBatch:
         )
 
 
+@dataclass
+class BatchPart:
+    """Atoms of a batch whose neighbours are wanted, and all atoms that can be neighbours of these.
+
+    Attributes
+    ----------
+    centers, members : Tensor of int64, shape (n,) and (m,)
+        Atoms of the batch, ascending; the centres are among the members.
+    """
+
+    centers: torch.Tensor
+    members: torch.Tensor
+
+
 class NeighborTable:
     """The neighbours of every atom of a batch within `cutoff`, the atom itself first, as a dense table.
 
@@ -100,18 +114,21 @@ class NeighborTable:
         Radius of the neighbourhood in Angstrom.
     skin : float
         Extra radius in Angstrom.
+    part : BatchPart, optional
+        The table has rows for its centres alone; by default for all atoms.
 
     Attributes
     ----------
-    index : Tensor of int64, shape (n_atoms, n_neighbors)
-        The neighbours of each atom; padding repeats the atom itself.
-    n_neighbors : Tensor of int64, shape (n_atoms,)
+    index : Tensor of int64, shape (n_rows, n_neighbors)
+        The neighbours of each centre, as atoms of the batch; padding repeats the centre itself.
+    n_neighbors : Tensor of int64, shape (n_rows,)
         How many entries of each row are no padding.
     """
 
-    def __init__(self, cutoff: float, skin: float = 0.5) -> None:
+    def __init__(self, cutoff: float, skin: float = 0.5, part: BatchPart | None = None) -> None:
         self.cutoff = cutoff
         self.skin = skin
+        self.part = part
         self._finder = NeighborList(cutoff=cutoff + skin, full_list=True, sorted=True)
         self._lists: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]] = []
         self._positions: torch.Tensor | None = None
@@ -121,6 +138,25 @@ class NeighborTable:
         self._shifts: torch.Tensor | None = None
         self._padding = torch.empty((0, 1), dtype=torch.bool)
 
+    def rows_of(self, atoms: torch.Tensor) -> torch.Tensor:
+        """The rows of some centres, which are given as atoms of the batch."""
+        return atoms if self.part is None else torch.searchsorted(self.part.centers, atoms)
+
+    def atoms_of(self, rows: torch.Tensor) -> torch.Tensor:
+        """The centres of some rows, as atoms of the batch."""
+        return rows if self.part is None else self.part.centers[rows]
+
+    def of_rows(self, per_atom: torch.Tensor) -> torch.Tensor:
+        """Of numbers for each atom of the batch those of the centres, row by row."""
+        return per_atom if self.part is None else per_atom[self.part.centers]
+
+    def _of_members(self, per_atom: torch.Tensor) -> torch.Tensor:
+        return per_atom if self.part is None else per_atom[self.part.members]
+
+    def to_atoms(self, per_row: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        """Of numbers row by row those for each atom of the batch, which atoms without a row have from `others`."""
+        return per_row if self.part is None else others.index_copy(0, self.part.centers, per_row)
+
     def update(self, batch: StructureBatch) -> bool:
         """Bring the table up to date with `batch`; returns whether its rows changed."""
         stale = self._stale(batch)
@@ -129,78 +165,94 @@ class NeighborTable:
         all_positions = batch.positions.detach().cpu().to(torch.float64).numpy()
         all_cells = batch.cells.detach().cpu().to(torch.float64).numpy()
         pbc = batch.pbc.cpu().numpy()
-        ends = np.cumsum(batch.n_atoms.cpu().numpy())
         first = len(self._lists) != batch.n_structures
         if first:
-            self._lists = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 3), np.int32))] * len(ends)
+            nothing = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 3), np.int32))
+            self._lists = [nothing] * batch.n_structures
+        members, row_of, ends = self._numbering(batch)
         for s in np.flatnonzero(stale.cpu().numpy()):
-            start = ends[s - 1] if s else 0
-            i, j, shifts = self._finder.compute(
-                all_positions[start : ends[s]], complete_cell(all_cells[s], pbc[s]), pbc[s], "ijS"
-            )
-            self._lists[s] = (i.astype(np.int64) + start, j.astype(np.int64) + start, shifts)
+            own = members[ends[s - 1] if s else 0 : ends[s]]
+            if not len(own):
+                continue
+            i, j, shifts = self._finder.compute(all_positions[own], complete_cell(all_cells[s], pbc[s]), pbc[s], "ijS")
+            rows = row_of[own[i]]
+            wanted = slice(None) if self.part is None else rows >= 0
+            self._lists[s] = rows[wanted], own[j[wanted]], shifts[wanted]
         self._fill(batch)
+        positions, index = self._of_members(batch.positions.detach()), self._of_members(batch.structure_index)
         if first or self._positions is None or self._cells is None:
-            self._positions, self._cells = batch.positions.detach().clone(), batch.cells.detach().clone()
+            self._positions, self._cells = positions.clone(), batch.cells.detach().clone()
         else:
-            atoms = stale[batch.structure_index]
-            self._positions[atoms] = batch.positions.detach()[atoms]
+            atoms = stale[index]
+            self._positions[atoms] = positions[atoms]
             self._cells[stale] = batch.cells.detach()[stale]
         return True
 
+    def _numbering(self, batch: StructureBatch) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """The members, the row of each atom (-1 for none), and where among the members each structure ends."""
+        n_atoms = len(batch.numbers)
+        if self.part is None:
+            everyone = np.arange(n_atoms)
+            return everyone, everyone, np.cumsum(batch.n_atoms.cpu().numpy())
+        centers, members = self.part.centers.cpu().numpy(), self.part.members.cpu().numpy()
+        row_of = np.full(n_atoms, -1)
+        row_of[centers] = np.arange(len(centers))
+        n_members = np.bincount(batch.structure_index.cpu().numpy()[members], minlength=batch.n_structures)
+        return members, row_of, np.cumsum(n_members)
+
     def _stale(self, batch: StructureBatch) -> torch.Tensor:
         """Structures whose list no longer holds every pair within the cutoff."""
-        n = batch.n_structures
-        if self._positions is None or self._cells is None or len(self._positions) != len(batch.positions):
+        positions = self._of_members(batch.positions.detach())
+        if self._positions is None or self._cells is None or len(self._positions) != len(positions):
             self._lists = []
-            return torch.ones(n, dtype=torch.bool, device=batch.positions.device)
-        moved = ((batch.positions.detach() - self._positions) ** 2).sum(1) > (0.5 * self.skin) ** 2
+            return torch.ones(batch.n_structures, dtype=torch.bool, device=positions.device)
+        moved = ((positions - self._positions) ** 2).sum(1) > (0.5 * self.skin) ** 2
         stale = (batch.cells.detach() != self._cells).flatten(1).any(1)
         if bool(moved.any()):
             stale = stale.clone()
-            stale[batch.structure_index[moved]] = True
+            stale[self._of_members(batch.structure_index)[moved]] = True
         return stale
 
     def _fill(self, batch: StructureBatch) -> None:
         """Lay the per-structure lists out as one table, the atom itself in column 0."""
-        n_atoms = len(batch.numbers)
-        center = np.concatenate([pairs[0] for pairs in self._lists])
+        atoms = np.arange(len(batch.numbers)) if self.part is None else self.part.centers.cpu().numpy()
+        row = np.concatenate([pairs[0] for pairs in self._lists])
         neighbor = np.concatenate([pairs[1] for pairs in self._lists])
         shift = np.concatenate([pairs[2] for pairs in self._lists])
-        counts = np.bincount(center, minlength=n_atoms)
-        first = np.concatenate([[0], np.cumsum(counts)[:-1]]) if n_atoms else counts
-        column = 1 + np.arange(len(center)) - first[center]
-        width = 1 + (int(counts.max()) if n_atoms else 0)
-        index = np.repeat(np.arange(n_atoms)[:, None], width, axis=1)
-        index[center, column] = neighbor
-        padding = np.ones((n_atoms, width), dtype=bool)
+        counts = np.bincount(row, minlength=len(atoms))
+        first = np.concatenate([[0], np.cumsum(counts)[:-1]]) if len(atoms) else counts
+        column = 1 + np.arange(len(row)) - first[row]
+        width = 1 + (int(counts.max()) if len(atoms) else 0)
+        index = np.repeat(atoms[:, None], width, axis=1)
+        index[row, column] = neighbor
+        padding = np.ones((len(atoms), width), dtype=bool)
         padding[:, 0] = False
-        padding[center, column] = False
+        padding[row, column] = False
         device = batch.positions.device
         self.index = torch.as_tensor(index, device=device)
         self.n_neighbors = torch.as_tensor(counts + 1, device=device)
         self._padding = torch.as_tensor(padding, device=device)
         self._shifts = None
         if shift.any():
-            shifts = np.zeros((n_atoms, width, 3))
-            shifts[center, column] = shift
+            shifts = np.zeros((len(atoms), width, 3))
+            shifts[row, column] = shift
             self._shifts = torch.as_tensor(shifts, dtype=batch.positions.dtype, device=device)
 
     def vectors(self, batch: StructureBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Vectors from every atom to its neighbours, and which of them count.
+        """Vectors from every centre to its neighbours, and which of them count.
 
         Returns
         -------
-        vectors : Tensor, shape (n_atoms, n_neighbors, 3)
+        vectors : Tensor, shape (n_rows, n_neighbors, 3)
             In Angstrom; differentiable in the positions and cells of `batch`.
-        inside : Tensor, shape (n_atoms, n_neighbors)
+        inside : Tensor, shape (n_rows, n_neighbors)
             One within the cutoff, zero for padding and for pairs beyond.
-        squared : Tensor, shape (n_atoms, n_neighbors)
-            Squared distances in Angstrom^2, not differentiable; zero for the atom itself, infinite for padding.
+        squared : Tensor, shape (n_rows, n_neighbors)
+            Squared distances in Angstrom^2, not differentiable; zero for the centre itself, infinite for padding.
         """
-        vectors = batch.positions[self.index] - batch.positions[:, None, :]
+        vectors = batch.positions[self.index] - self.of_rows(batch.positions)[:, None, :]
         if self._shifts is not None:
-            vectors = vectors + self._shifts @ batch.cells[batch.structure_index]
+            vectors = vectors + self._shifts @ batch.cells[self.of_rows(batch.structure_index)]
         squared = (vectors.detach() ** 2).sum(-1).masked_fill_(self._padding, torch.inf)
         return vectors, (squared <= self.cutoff**2).to(vectors.dtype), squared
 
@@ -238,18 +290,22 @@ def complete_cell(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[
     return completed
 
 
-def scatter_to_atoms(table: NeighborTable, gradient: torch.Tensor) -> torch.Tensor:
+def scatter_to_atoms(table: NeighborTable, gradient: torch.Tensor, n_atoms: int) -> torch.Tensor:
     """Turn a gradient in neighbour vectors into one in positions.
 
     Parameters
     ----------
-    gradient : Tensor, shape (n_atoms, n_neighbors, 3)
+    gradient : Tensor, shape (n_rows, n_neighbors, 3)
         Derivatives with respect to the vectors that `NeighborTable.vectors` gives.
+    n_atoms : int
+        Atoms of the batch.
 
     Returns
     -------
     Tensor, shape (n_atoms, 3)
     """
     result = -gradient.sum(1)
+    if table.part is not None:
+        result = table.to_atoms(result, gradient.new_zeros((n_atoms, 3)))
     index = table.index.reshape(-1, 1).expand(-1, 3)
     return result.scatter_add_(0, index, gradient.reshape(-1, 3))

@@ -17,31 +17,24 @@ range repulsion removes these: it is exactly zero unless a pair is closer than a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 
-import numpy as np
 import torch
 from ase.data import chemical_symbols
-from numpy.typing import NDArray
 
 from aiida_losiko.core.attraction import Attraction, Goals, NearestAttraction, StageAttraction
+from aiida_losiko.core.chunks import Chunk, cut_into_chunks
 from aiida_losiko.core.cohesion import BondsOfStart
 from aiida_losiko.core.curvature import CurvatureSketch
-from aiida_losiko.core.descriptors.base import Descriptor, species_positions
 from aiida_losiko.core.environments.database import EnvironmentDatabase
 from aiida_losiko.core.errors import LosikoError
+from aiida_losiko.core.frozen import FrozenPart, Kept
 from aiida_losiko.core.neighbors import NeighborTable, StructureBatch, scatter_to_atoms
 
 KERNELS = ("distance", "polynomial")
 # The repulsion begins at this part of the shortest distance that the database has for a pair of elements.
 REPULSION_RANGE = 0.8
-# Bytes of one of the arrays of a chunk of centres: enough to hide the cost of calls, few enough to stay in the cache.
-CHUNK_BYTES = 1 << 21
-# Fewer centres than this cost mostly calls: they are worked on with others, though these may hold more elements.
-FEW_CENTERS = 32
 
 
 @dataclass
@@ -75,44 +68,6 @@ class Evaluation:
     curvature: torch.Tensor | None = None
 
 
-class _Chunk:
-    """Atoms of structures that hold the same elements, few enough for the cache.
-
-    What is absent from them need not be computed, which it would have to be with others of more elements among them.
-    """
-
-    def __init__(
-        self,
-        rows: torch.Tensor,
-        elements: tuple[int, ...],
-        batch: StructureBatch,
-        descriptor: Descriptor,
-        attract: Callable[[int, torch.Tensor | None, torch.Tensor], Attraction],
-    ) -> None:
-        # Sorted by element, so that the atoms of one are a slice of every array.
-        order = torch.argsort(batch.numbers[rows], stable=True)
-        self.rows = rows = rows[order]
-        self.elements = elements
-        self.descriptor = descriptor
-        columns = descriptor.columns(elements)
-        self._columns = None if columns is None else torch.as_tensor(columns, device=rows.device)
-        self._numbers = batch.numbers
-        numbers = batch.numbers[rows].contiguous()
-        # The atoms of each element, and what pulls them.
-        self.groups: list[tuple[slice, Attraction]] = []
-        for z in elements:
-            first, stop = torch.searchsorted(numbers, torch.tensor([z, z + 1], device=rows.device)).tolist()
-            atoms = slice(first, stop)
-            self.groups.append((atoms, attract(z, self._columns, rows[atoms])))
-
-    def set_neighbors(self, table: NeighborTable) -> None:
-        """Take note of the neighbours, after the table changed."""
-        # The table is as wide as the longest row of the batch; the rows of a chunk may be shorter.
-        self.width = int(table.n_neighbors[self.rows].max())
-        neighbors = self._numbers[table.index[self.rows, : self.width]]
-        self.species_index = species_positions(self.elements, neighbors)
-
-
 class LocalSimilarityObjective:
     """Loss and gradients of a batch of structures against a database.
 
@@ -129,7 +84,8 @@ class LocalSimilarityObjective:
     kernel_degree : float
         Degree d of the polynomial kernel.
     free : Tensor of bool, shape (n_atoms,), optional
-        Atoms that may move; the gradient of the others is zero.
+        Atoms that may move; the gradient of the others is zero. What none of these can come near to is evaluated once,
+        and again only when a frozen atom or a cell is elsewhere.
     repulsion : float
         Strength k of the term k sum_pairs (1 - r / R)^2 for pairs closer than R, which is 0.8 of the shortest distance
         that the database has for their elements; zero for none.
@@ -181,34 +137,8 @@ class LocalSimilarityObjective:
         self._goals = None if database.metric is None else Goals(database.metric, len(batch.numbers), batch.positions)
         self._table = NeighborTable(database.descriptor.cutoff)
         self._squared = torch.empty((0, 1))
-        self._chunks = self._cut()
-
-    def _cut(self) -> list[_Chunk]:
-        """Chunks of atoms, by the elements that their structures hold."""
-        index = self.batch.structure_index.cpu().numpy()
-        numbers = self.batch.numbers.cpu().numpy()
-        device = self.batch.positions.device
-        starts = np.searchsorted(index, np.arange(self.batch.n_structures + 1))
-        by_elements: dict[tuple[int, ...], list[NDArray[np.int64]]] = {}
-        for start, stop in sorted(pairwise(starts), key=lambda edges: edges[1] - edges[0]):
-            elements = tuple(sorted(set(numbers[start:stop].tolist())))
-            by_elements.setdefault(elements, []).append(np.arange(start, stop))
-        groups = {elements: np.concatenate(parts) for elements, parts in by_elements.items()}
-        few = [elements for elements, atoms in groups.items() if len(atoms) < FEW_CENTERS]
-        if len(few) > 1:
-            union = tuple(sorted(set().union(*few)))
-            merged = [*few, union] if union in groups and union not in few else few
-            groups[union] = np.concatenate([groups.pop(elements) for elements in merged])
-        chunks = []
-        for elements, atoms in groups.items():
-            self.database.descriptor.check_species(elements)
-            columns = self.database.descriptor.columns(elements)
-            n_features = self.database.descriptor.n_features if columns is None else len(columns)
-            size = int(np.clip(CHUNK_BYTES // (n_features * self.batch.positions.element_size()), 16, 512))
-            for rows in np.array_split(atoms, max(1, round(len(atoms) / size))):
-                chunk_rows = torch.as_tensor(rows, device=device)
-                chunks.append(_Chunk(chunk_rows, elements, self.batch, self.database.descriptor, self._attract))
-        return chunks
+        self._frozen = None if free is None or bool(free.all()) else FrozenPart(batch, free, self._table)
+        self._begin_again()
 
     def _attract(self, number: int, columns: torch.Tensor | None, rows: torch.Tensor) -> Attraction:
         """What pulls the atoms `rows`, all of one element, whose features are the columns."""
@@ -233,6 +163,8 @@ class LocalSimilarityObjective:
             self._goals.keep(atoms)
         if self._cohesion is not None:
             self._cohesion.keep(atoms)
+        if self._frozen is not None:
+            self._frozen.keep(structures, atoms)
         self._begin_again()
 
     def search_anew(self, structures: torch.Tensor) -> None:
@@ -250,8 +182,27 @@ class LocalSimilarityObjective:
         return self._table, self._squared
 
     def _begin_again(self) -> None:
+        """Forget neighbours and attractions; targets that are held stay."""
         self._table = NeighborTable(self._table.cutoff, self._table.skin)
-        self._chunks = self._cut()
+        changing = torch.ones_like(self.batch.numbers, dtype=torch.bool)
+        if self._frozen is not None:
+            changing = self._frozen.changing
+        self._chunks, self._still = self._cut(changing), self._cut(~changing)
+
+    def _cut(self, atoms: torch.Tensor) -> list[Chunk]:
+        return cut_into_chunks(self.batch, atoms.cpu().numpy(), self.database.descriptor, self._attract)
+
+    def _skip(self) -> Kept | None:
+        """What was kept of the environments that need no evaluation, and neighbours of the others alone; or None."""
+        if self._frozen is None:
+            return None
+        if self._frozen.follow(self.batch):
+            self._begin_again()
+        kept = self._frozen.kept(self.batch) if self._still else None
+        if (self._table.part is None) != (kept is None):
+            part = None if kept is None else self._frozen.part
+            self._table = NeighborTable(self._table.cutoff, self._table.skin, part)
+        return kept
 
     def evaluate(self, positions: torch.Tensor, cells: torch.Tensor | None = None, n_probes: int = 0) -> Evaluation:
         """Loss and gradients at `positions` (n_atoms, 3) and `cells` (n_structures, 3, 3), in Angstrom.
@@ -262,38 +213,54 @@ class LocalSimilarityObjective:
         batch.positions = positions
         if cells is not None:
             batch.cells = cells
-        if self._table.update(batch):
-            for chunk in self._chunks:
-                chunk.set_neighbors(self._table)
-            self._range = self._range_of_pair[batch.numbers[:, None], batch.numbers[self._table.index]]
-        vectors, inside, squared = self._table.vectors(batch)
+        kept = self._skip()
+        chunks = self._chunks if kept is not None else [*self._chunks, *self._still]
+        table = self._table
+        if table.update(batch):
+            for chunk in chunks:
+                chunk.set_neighbors(table)
+            self._range = self._range_of_pair[table.of_rows(batch.numbers)[:, None], batch.numbers[table.index]]
+        vectors, inside, squared = table.vectors(batch)
         self._squared = squared
         vector_gradient = torch.zeros_like(vectors)
-        atom_loss = torch.empty_like(positions[:, 0])
-        distance = torch.empty_like(atom_loss)
-        environment = torch.empty_like(batch.numbers)
+        atom_loss, distance, environment = self._start(kept)
         sketch = CurvatureSketch(batch, n_probes) if n_probes else None
-        for chunk in self._chunks:
-            rows = chunk.rows
+        for chunk in chunks:
+            rows, places = chunk.rows, chunk.places
             (
                 atom_loss[rows],
                 distance[rows],
                 environment[rows],
-                vector_gradient[rows, : chunk.width],
-            ) = self._evaluate_chunk(chunk, vectors[rows, : chunk.width], inside[rows, : chunk.width], sketch)
+                vector_gradient[places, : chunk.width],
+            ) = self._evaluate_chunk(chunk, vectors[places, : chunk.width], inside[places, : chunk.width], sketch)
         if self._repulsion:
             self._repel(vectors, squared, atom_loss, vector_gradient)
-        n_structures = batch.n_structures
-        loss = atom_loss.new_zeros(n_structures).index_add_(0, batch.structure_index, atom_loss)
         virial = torch.einsum("aki,akj->aij", vector_gradient, vectors)
-        strain_gradient = virial.new_zeros((n_structures, 3, 3)).index_add_(0, batch.structure_index, virial)
-        gradient = scatter_to_atoms(self._table, vector_gradient)
+        strain_gradient = self._others_virial(kept)
+        strain_gradient.index_add_(0, table.of_rows(batch.structure_index), virial)
+        loss = atom_loss.new_zeros(batch.n_structures).index_add_(0, batch.structure_index, atom_loss)
+        if self._frozen is not None and self._still and kept is None:
+            self._frozen.keep_values(Kept.of(batch, atom_loss, distance, environment, virial))
+        gradient = scatter_to_atoms(table, vector_gradient, len(positions))
         if self._cohesion is not None:
             self._cohesion.add(batch, loss, gradient)
         if self._free is not None:
             gradient = gradient * self._free[:, None]
         curvature = None if sketch is None else sketch.matrices(self._free)
         return Evaluation(loss, gradient, strain_gradient, atom_loss, distance, environment, curvature)
+
+    def _others_virial(self, kept: Kept | None) -> torch.Tensor:
+        """What environments that are not evaluated add to the gradients in the strain, in a new tensor."""
+        if kept is None or self._frozen is None:
+            return torch.zeros_like(self.batch.cells)
+        return self._frozen.virial(self.batch, kept).clone()
+
+    def _start(self, kept: Kept | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Losses, distances and matches (n_atoms,) with those that are kept."""
+        if kept is not None:
+            return kept.atom_loss.clone(), kept.distance.clone(), kept.environment.clone()
+        atom_loss = torch.empty_like(self.batch.positions[:, 0])
+        return atom_loss, torch.empty_like(atom_loss), torch.empty_like(self.batch.numbers)
 
     def _repel(
         self, vectors: torch.Tensor, squared: torch.Tensor, atom_loss: torch.Tensor, vector_gradient: torch.Tensor
@@ -302,14 +269,14 @@ class LocalSimilarityObjective:
         close = (squared < self._range**2) & (squared > 0)
         if not bool(close.any()):
             return
-        atom, _ = pairs = torch.nonzero(close, as_tuple=True)
+        row, _ = pairs = torch.nonzero(close, as_tuple=True)
         r, reach = squared[pairs].sqrt(), self._range[pairs]
         overlap = 1 - r / reach
-        atom_loss.index_add_(0, atom, 0.5 * self._repulsion * overlap**2)
+        atom_loss.index_add_(0, self._table.atoms_of(row), 0.5 * self._repulsion * overlap**2)
         vector_gradient[pairs] -= (self._repulsion * overlap / (reach * r))[:, None] * vectors[pairs]
 
     def _evaluate_chunk(
-        self, chunk: _Chunk, vectors: torch.Tensor, inside: torch.Tensor, sketch: CurvatureSketch | None
+        self, chunk: Chunk, vectors: torch.Tensor, inside: torch.Tensor, sketch: CurvatureSketch | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Loss, distance and match of each atom of a chunk, and the gradient in the vectors to its neighbours."""
         vectors = vectors.detach().requires_grad_()
@@ -339,7 +306,7 @@ class LocalSimilarityObjective:
 
     def _probe(
         self,
-        chunk: _Chunk,
+        chunk: Chunk,
         sketch: CurvatureSketch,
         vectors: torch.Tensor,
         features: torch.Tensor,
@@ -347,7 +314,7 @@ class LocalSimilarityObjective:
     ) -> None:
         """Take random slopes of a chunk back to the vectors, and give them to the sketch."""
         weights, unit = self._weights[chunk.rows].sqrt()[:, None], features.detach() / norm
-        neighbors = self._table.index[chunk.rows, : chunk.width]
+        neighbors = self._table.index[chunk.places, : chunk.width]
         for probe in range(sketch.n_probes):
             slope = torch.empty_like(unit)
             for atoms, attraction in chunk.groups:

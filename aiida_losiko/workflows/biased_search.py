@@ -42,7 +42,7 @@ class BiasedSearchWorkChain(WorkChain):
     def define(cls, spec: Any) -> None:
         """Define the ports and the outline."""
         super().define(spec)
-        spec.expose_inputs(RelaxWorkChain, namespace="relax", exclude=OWN_INPUTS)
+        spec.expose_inputs(RelaxWorkChain, namespace="relax", exclude=(*OWN_INPUTS, "validate"))
         spec.expose_inputs(RelaxWorkChain, include=STARTS)
         spec.input_namespace(
             "databases",

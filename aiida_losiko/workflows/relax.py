@@ -1,4 +1,4 @@
-"""Relaxing structures, going on where a job stopped."""
+"""Relaxing structures, going on where a job stopped, and validating what comes out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 from aiida import orm
 from aiida.common import AttributeDict
-from aiida.engine import BaseRestartWorkChain, ExitCode, ProcessHandlerReport, process_handler, while_
+from aiida.engine import BaseRestartWorkChain, ExitCode, ProcessHandlerReport, if_, process_handler, while_
 from aiida.engine.processes.builder import ProcessBuilder
 
 from aiida_losiko.calculations.common import known_protocol, spell_out
@@ -18,6 +18,7 @@ from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.data import EnvironmentDatabaseData, StructureSetData
 from aiida_losiko.groups import find_release
 from aiida_losiko.workflows.protocols import ProtocolMixin
+from aiida_losiko.workflows.validation.step import ValidationStep, fill_validation, validate_validation
 
 __all__ = ("RelaxWorkChain",)
 
@@ -28,13 +29,20 @@ OWN_INPUTS = ("structure", "structures", "fixed_atoms", "weights", "database")
 MOST_STEPS = 1_000_000
 
 
-class RelaxWorkChain(ProtocolMixin, BaseRestartWorkChain):
+def validate_relaxation(inputs: Mapping[str, Any] | None, ports: Any) -> str | None:
+    """Return what is wrong with the structures, for LOSIKO or for the engine that validates, or None."""
+    return validate_structures(inputs, ports) or validate_validation(inputs, ports)
+
+
+class RelaxWorkChain(ProtocolMixin, ValidationStep, BaseRestartWorkChain):
     """Relax one structure or a set; when a job ran out of steps or time, go on from its last structures.
 
     A restart begins with the last structures of all of a set: order and identifiers stay, and converged structures are
     recognised as such within a few steps (with a learnt metric they go through its stages again, to a place nearby).
     Decaying noise goes on where it was for the structure that had come least
     far. The report is that of all jobs together, the matches (and the steps and losses among them) are of the last.
+
+    With an engine in `validate`, `losiko.validate` follows, of the best of a set.
     """
 
     _process_class = RelaxCalculation
@@ -46,7 +54,7 @@ class RelaxWorkChain(ProtocolMixin, BaseRestartWorkChain):
         super().define(spec)
         spec.expose_inputs(RelaxCalculation, namespace="relax", exclude=OWN_INPUTS)
         spec.expose_inputs(RelaxCalculation, include=OWN_INPUTS)
-        spec.inputs.validator = validate_structures
+        spec.inputs.validator = validate_relaxation
         spec.outline(
             cls.setup,
             while_(cls.should_run_process)(  # type: ignore[arg-type]
@@ -54,6 +62,11 @@ class RelaxWorkChain(ProtocolMixin, BaseRestartWorkChain):
                 cls.inspect_process,  # type: ignore[arg-type]
             ),
             cls.results,
+            if_(cls.should_validate)(  # type: ignore[arg-type]
+                cls.run_validation,  # type: ignore[arg-type]
+                cls.inspect_validation,  # type: ignore[arg-type]
+            ),
+            cls.finish,
         )
         spec.exit_code(201, "ERROR_INPUT_REJECTED", message="{message}")
         spec.exit_code(
@@ -72,6 +85,7 @@ class RelaxWorkChain(ProtocolMixin, BaseRestartWorkChain):
             "ERROR_SOME_STRUCTURES_FAILED",
             message="Some structures failed and are given unchanged, the others are done: {message}",
         )
+        cls.define_validation(spec)
         spec.expose_outputs(RelaxCalculation, include=("structure", "structures", "report", "matches"))
         outputs: Any = spec.outputs
         outputs["report"].help = (
@@ -89,6 +103,7 @@ class RelaxWorkChain(ProtocolMixin, BaseRestartWorkChain):
         protocol: str | None = None,
         overrides: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
+        validate: Mapping[str, Any] | None = None,
     ) -> ProcessBuilder:
         """Return a builder with the inputs of a protocol.
 
@@ -107,6 +122,9 @@ class RelaxWorkChain(ProtocolMixin, BaseRestartWorkChain):
             Nested as the inputs: `{"relax": {"parameters": {"relax": {"max_steps": 100}}}, "max_iterations": 2}`.
         options
             For the scheduler: `{"resources": ..., "max_wallclock_seconds": ..., "queue_name": ...}`.
+        validate
+            Who validates the result, and how: `{"engine": "xtb"}`, or with `codes`, `protocol`, `overrides`, `options`,
+            `compute`, `dos`, `max_structures`, ..., see `ValidateWorkChain.get_builder_from_protocol`.
 
         Returns
         -------
@@ -115,7 +133,8 @@ class RelaxWorkChain(ProtocolMixin, BaseRestartWorkChain):
         Raises
         ------
         LosikoError
-            For an unknown protocol, override or release, for none of them, and for structures of another type.
+            For an unknown protocol, override or release, for none of them, for structures of another type, and for a
+            validation that cannot be.
         """
         database = cls.find_database(database, protocol, overrides)
         if protocol is None and database.protocol in cls.get_available_protocols():
@@ -136,6 +155,10 @@ class RelaxWorkChain(ProtocolMixin, BaseRestartWorkChain):
         builder.relax["metadata"] = inputs["relax"]["metadata"]
         builder.max_iterations = orm.Int(inputs["max_iterations"])
         builder.clean_workdir = orm.Bool(inputs["clean_workdir"])
+        if validate is not None:
+            fill_validation(builder, validate, builder.relax["code"])
+            if message := validate_validation({**builder}, cls.spec().inputs):
+                raise LosikoError(message)
         return cast("ProcessBuilder", builder)
 
     @classmethod
@@ -217,6 +240,9 @@ class RelaxWorkChain(ProtocolMixin, BaseRestartWorkChain):
             return ProcessHandlerReport(do_break=True)
         # The base class ends without outputs when the iterations are used up; here the last structures are given.
         self.ctx.is_finished = True
+        if self.should_validate():
+            self.keep_verdict(code)
+            return ProcessHandlerReport(do_break=True)
         self.results()
         return ProcessHandlerReport(do_break=True, exit_code=code)
 

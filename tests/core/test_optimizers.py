@@ -480,3 +480,13 @@ def test_padded_sums_of_other_devices_are_the_same():
     segments._on_cpu = False
     assert torch.allclose(segments.sum(values), in_order, rtol=0, atol=1e-14)
     assert torch.allclose(in_order[:, 1], values[:, :, 2].sum(1), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", BATCHED)
+def test_a_point_without_a_gradient_stays(name):
+    """A long step over the smallest number that there is would be infinite, and infinity times zero no number."""
+    optimizer = make_optimizer(name, torch.zeros(2, dtype=torch.int64), 1, max_step_length=10.0)
+    x = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], dtype=torch.float32)
+    for loss in (0.0, 1.0):
+        after = optimizer.propose(x, torch.tensor([loss]), torch.zeros_like(x))
+        torch.testing.assert_close(after, x, rtol=0, atol=0)

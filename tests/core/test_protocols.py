@@ -37,6 +37,7 @@ def test_names_start_with_the_default():
         "precise",
         "qm9",
         "random-search",
+        "silica-healing",
         "silica-interface",
         "water",
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiida.engine import ExitCode, calcfunction
 from aiida.orm import Dict, StructureData
@@ -11,6 +11,9 @@ from aiida_losiko.calculations.functions.building import arguments_for, one_stru
 from aiida_losiko.calculations.functions.common import number, rejected
 from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.data import StructureSetData
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 __all__ = ("interface",)
 
@@ -47,15 +50,27 @@ def interface(
 def _interface(
     slab_a: StructureData | StructureSetData, slab_b: StructureData | StructureSetData, values: dict[str, Any]
 ) -> StructureSetData:
-    from aiida_losiko.builders import atoms_near_plane, freeze
     from aiida_losiko.builders import interface as build
 
-    movable_within = number(values, "movable_within", None, 0.1, "Angstrom") if "movable_within" in values else None
-    values.pop("movable_within", None)
+    movable_within = movable(values)
     arguments = arguments_for(build, values, given=("slab_a", "slab_b"))
     atoms = build(one_structure(slab_a, "slab_a"), one_structure(slab_b, "slab_b"), **arguments)
-    if movable_within is not None:
-        near = atoms_near_plane(atoms, movable_within)
-        # Where all are near none is frozen.
-        atoms = atoms if near.all() else freeze(atoms, ~near)
-    return StructureSetData.from_atoms([atoms])
+    return StructureSetData.from_atoms([frozen_beyond(atoms, movable_within)])
+
+
+def movable(values: dict[str, Any]) -> float | None:
+    """Take `movable_within` out of the parameters."""
+    within = number(values, "movable_within", None, 0.1, "Angstrom") if "movable_within" in values else None
+    values.pop("movable_within", None)
+    return within
+
+
+def frozen_beyond(atoms: Atoms, distance: float | None) -> Atoms:
+    """Return an interface of which the atoms farther from its planes do not move; all move where none is given."""
+    from aiida_losiko.builders import atoms_near_plane, freeze
+
+    if distance is None:
+        return atoms
+    near = atoms_near_plane(atoms, distance)
+    # Where all are near none is frozen.
+    return atoms if near.all() else freeze(atoms, ~near)

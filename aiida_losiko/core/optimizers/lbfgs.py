@@ -168,7 +168,8 @@ class LBFGS(BatchOptimizer):
             above = self._loss - self.lower_bound
             parabola = 2.0 * above * (longest_gradient / torch.clamp(gg, min=self._tiny))
             descent = torch.where(above > 0, torch.minimum(descent, parabola), descent)
-        descent = descent / torch.clamp(longest_gradient, min=self._tiny)
+        # Nowhere to go without a gradient; a long step over the smallest number would be infinite.
+        descent = torch.where(longest_gradient > 0, descent / torch.clamp(longest_gradient, min=self._tiny), 0.0)
 
         factor = torch.where(retry, ratio, torch.where(newton, limited, -descent))
         factor = torch.where(self._stalled, 0.0, factor)

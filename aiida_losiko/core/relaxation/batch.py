@@ -193,13 +193,13 @@ class _BatchRelaxation:
         """Keep the best structures, count steps, tell the callback."""
         accepted = self.optimizer.accepted & self.running
         verdict = self.sanity.judge(self.prepared.batch, *self.prepared.objective.distances, evaluation.distance)
+        now = Snapshot.of(rows, positions, cells, evaluation)
         if self.evaluations == 1:
-            self.best = Best(Snapshot.of(rows, positions, cells, evaluation), evaluation.loss, verdict)
+            self.best = Best(now.copy(), evaluation.loss, verdict)
             for member, loss in zip(self.members, evaluation.loss.tolist(), strict=True):
                 self.results[member].initial_loss = loss
         else:
-            index = self.optimizer.structure_index
-            self.best.compare(index, rows, positions, cells, evaluation, verdict, self.running, accepted)
+            self.best.compare(self.optimizer.structure_index, now, evaluation.loss, verdict, self.running)
         change = (self.previous - evaluation.loss).abs()
         relative = self.settings.relative_loss_tolerance if self.optimizer.judged_by_loss_change else 0.0
         limit = (relative * self.previous).clamp(min=self.settings.loss_tolerance)
@@ -250,7 +250,7 @@ class _BatchRelaxation:
         if not self.settings.n_hops:
             return rows
         index = self.prepared.batch.structure_index
-        best = self.best.state
+        best = self.best.origin(self.optimizer.structure_index)
         lost = (best.distance > self.hop_limit) & self.prepared.free & (converged & (self.hops_left > 0))[index]
         hopping = torch.zeros_like(self.running).index_fill_(0, index[lost], True)
         hopping &= self.steps < self.settings.max_steps
@@ -310,13 +310,12 @@ class _BatchRelaxation:
         if not torch.isfinite(self.best.loss[k]):
             self.results[member] = Relaxation(atoms=self.structures[member].copy(), error=NOT_FINITE)
             return
-        result.flags = self.best.astray(k)
+        best, result.loss, result.flags = self.best.outcome(k)
         if result.flags and status in ("converged", "max_steps"):
             status = "stalled"
         result.status, result.converged = status, status == "converged"
-        result.loss, result.steps = float(self.best.loss[k]), int(self.steps[k])
+        result.steps = int(self.steps[k])
         atoms = self.prepared.batch.structure_index == k
-        best = self.best.state
         self.results[member] = self.run.finish(
             self.structures[member],
             best.positions[atoms].double().cpu().numpy(),

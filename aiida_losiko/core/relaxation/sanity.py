@@ -30,6 +30,7 @@ COLLAPSE = 0.7
 EXPLOSION = 3.0
 # What each bit of a verdict stands for, see `Relaxation.flags`.
 BITS = ("collapsed", "exploded_cell", "lost_atoms")
+COLLAPSED, EXPLODED_CELL, LOST_ATOMS = 1, 2, 4
 
 
 class Sanity:
@@ -76,7 +77,8 @@ class Sanity:
         batch : StructureBatch
             With the present cells.
         table, squared
-            Neighbours and the squared distances to them, shape (n_atoms, n_neighbors).
+            Neighbours and the squared distances to them, shape (n_rows, n_neighbors). Pairs of frozen atoms need not
+            be among them: these stay what they were.
         distance : Tensor, shape (n_atoms,)
             To the matches, as of `Evaluation`.
 
@@ -89,28 +91,28 @@ class Sanity:
         verdicts = torch.zeros_like(self._has_company, dtype=torch.int64)
         if table.index is not self._index:
             self._index = table.index
-            self._closest_pairs = self._closest[batch.numbers[:, None], batch.numbers[table.index]]
+            self._closest_pairs = self._closest[table.of_rows(batch.numbers)[:, None], batch.numbers[table.index]]
             self._closest_pairs[:, 0] = -1.0  # the atom itself
+        of_rows = table.of_rows(batch.structure_index)
         close = squared < self._closest_pairs
         if bool(close.any()):
-            verdicts += self._marked(batch, close.any(1))
+            verdicts += COLLAPSED * self._with(of_rows[close.any(1)])
         # In the first column there is the atom itself.
         lonely = (squared <= self._alone).sum(1) == 1
         if bool(lonely.any()):
-            verdicts += 4 * (self._has_company & self._marked(batch, lonely))
+            verdicts += LOST_ATOMS * (self._has_company & self._with(of_rows[lonely]))
         if self._volumes is not None:
             ratio = torch.linalg.det(batch.cells).abs() / self._volumes
             strange = (ratio > EXPLOSION) | (ratio < 1 / EXPLOSION)
             if bool(strange.any()):
-                verdicts += 2 * (strange & self._marked(batch, ~(distance <= self._limits)))
+                verdicts += EXPLODED_CELL * (strange & self._with(batch.structure_index[~(distance <= self._limits)]))
         return verdicts
 
-    @staticmethod
-    def _marked(batch: StructureBatch, atoms: torch.Tensor) -> torch.Tensor:
-        """Structures (n_structures,) that have an atom of a mask."""
-        marked = torch.zeros(batch.n_structures, dtype=torch.bool, device=atoms.device)
-        marked[batch.structure_index[atoms]] = True
-        return marked
+    def _with(self, structures: torch.Tensor) -> torch.Tensor:
+        """Mask (n_structures,) of what is in a list."""
+        mask = torch.zeros_like(self._has_company)
+        mask[structures] = True
+        return mask
 
     def keep(self, structures: torch.Tensor, atoms: torch.Tensor) -> None:
         """Go on with the structures of a mask, and the atoms of one."""

@@ -35,28 +35,25 @@ class Snapshot:
 
     @classmethod
     def of(cls, rows: torch.Tensor, positions: torch.Tensor, cells: torch.Tensor, evaluation: Evaluation) -> Snapshot:
-        """Copy the present state of all structures."""
-        return cls(
-            rows.clone(), positions.clone(), cells.clone(), evaluation.distance.clone(), evaluation.environment.clone()
-        )
+        """The present state of all structures."""
+        return cls(rows, positions, cells, evaluation.distance, evaluation.environment)
 
-    def replace(
-        self,
-        structures: torch.Tensor,
-        structure_index: torch.Tensor,
-        rows: torch.Tensor,
-        positions: torch.Tensor,
-        cells: torch.Tensor,
-        evaluation: Evaluation,
-    ) -> None:
-        """Take over what belongs to the structures of the mask; `structure_index` is that of the rows."""
-        row_mask = structures[structure_index]
-        atoms = row_mask[: len(positions)]
-        self.rows = torch.where(row_mask[:, None], rows, self.rows)
-        self.positions = torch.where(atoms[:, None], positions, self.positions)
-        self.cells = torch.where(structures[:, None, None], cells, self.cells)
-        self.distance = torch.where(atoms, evaluation.distance, self.distance)
-        self.environment = torch.where(atoms, evaluation.environment, self.environment)
+    def copy(self) -> Snapshot:
+        """The same in memory of its own."""
+        own = (self.rows, self.positions, self.cells, self.distance, self.environment)
+        return Snapshot(*(values.clone() for values in own))
+
+    def replaced(self, structures: torch.Tensor, structure_index: torch.Tensor, other: Snapshot) -> Snapshot:
+        """The same with the structures of the mask as they are in another; `structure_index` is that of the rows."""
+        rows = structures[structure_index]
+        atoms = rows[: len(self.positions)]
+        return Snapshot(
+            torch.where(rows[:, None], other.rows, self.rows),
+            torch.where(atoms[:, None], other.positions, self.positions),
+            torch.where(structures[:, None, None], other.cells, self.cells),
+            torch.where(atoms, other.distance, self.distance),
+            torch.where(atoms, other.environment, self.environment),
+        )
 
     def keep(self, structures: torch.Tensor, row_mask: torch.Tensor) -> Snapshot:
         """Leave out the structures (mask of n_structures) and the rows (mask of n_rows) that are false."""
