@@ -32,15 +32,15 @@ MOST_DRAWN = 40
 COLUMNS = (
     Column("identifier", "structure"),
     Column("n_atoms", "atoms"),
-    Column("above_start", "start above minimum", "eV", ".3f"),
-    Column("above_losiko", "LOSIKO above minimum", "eV", ".3f"),
-    Column("above_per_atom_losiko", "", "eV/atom", ".4f"),
+    Column("above_start", "start", "eV", ".3f"),
+    Column("above_losiko", "LOSIKO", "eV", ".3f"),
+    Column("above_per_atom_losiko", "LOSIKO", "eV/atom", ".4f"),
     Column("recovered_percent", "recovered", "%", ".1f"),
     Column("rmsd_start", "RMSD start", "Å", ".3f"),
     Column("rmsd_losiko", "RMSD LOSIKO", "Å", ".3f"),
-    Column("largest_displacement", "largest move", "Å", ".3f"),
+    Column("largest_displacement", "largest", "Å", ".3f"),
     Column("volume_change", "volume", "%", "+.1f"),
-    Column("coordination_changed", "atoms with other neighbours"),
+    Column("coordination_changed", "neighbours", "atoms"),
     Column("gap_losiko", "gap LOSIKO", "eV", ".2f"),
     Column("gap_minimum", "gap minimum", "eV", ".2f"),
     Column("converged", "as asked"),
@@ -95,7 +95,11 @@ def validation_table(table: Mapping[str, Any]) -> str:
     rows = validation_rows(table)
     always = ("identifier", "n_atoms", "converged")
     columns = [c for c in COLUMNS if c.key in always or any(row[c.key] is not None for row in rows)]
-    lines = [f"Energies by {table.get('engine') or 'an unknown engine'}", text_table(rows, columns)]
+    engine = table.get("engine") or "an unknown engine"
+    lines = [
+        f"Energies of {engine} above its minimum, and differences of geometry from there",
+        text_table(rows, columns),
+    ]
     lines += [f"{row['identifier']}: {row['problems']}" for row in rows if row["problems"]]
     return "\n".join(lines)
 
@@ -154,7 +158,10 @@ def _draw_ladders(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
         axes.plot([place] * len(heights), heights, color=GREY, linestyle=":", linewidth=0.8, zorder=1)
         for stage, level in levels:
             label = STAGES[stage] if stage not in {text.get_gid() for text in axes.get_lines()} else None
-            (line,) = axes.plot([place - 0.32, place + 0.32], [level] * 2, color=COLOURS[stage], linewidth=2.4)
+            # LOSIKO's level over the minimum's, where both are nearly the same.
+            above = 3 if stage == "losiko" else 2
+            ends = [place - 0.32, place + 0.32]
+            (line,) = axes.plot(ends, [level] * 2, color=COLOURS[stage], linewidth=2.4, zorder=above)
             line.set_gid(stage)
             line.set_label(label or "_")
     axes.set_ylim(bottom=min(0.0, *(row["above_losiko"] for row in rows)) - 0.03 * axes.get_ylim()[1])

@@ -52,7 +52,7 @@ def test_rows_are_relative_to_the_minimum():
 
 def test_the_table():
     text = figures.validation_table(table(converged=[True, False], problems=["", "minimum: not converged"]))
-    assert text.startswith("Energies by xtb\n")
+    assert text.startswith("Energies of xtb above its minimum")
     assert "eV/atom" in text and "0.2500" in text and "molecule-1: minimum: not converged" in text
     # Columns of which nothing is known are not there.
     assert "volume" not in text and "gap minimum" not in text and "gap LOSIKO" in text

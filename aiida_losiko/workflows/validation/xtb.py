@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
-import numpy as np
 from aiida import orm
 from aiida.engine.processes.builder import ProcessBuilder
 
 from aiida_losiko.data import StructureSetData
-from aiida_losiko.data.density_of_states import MIDDLE_OF_GAP, DensityOfStates
 from aiida_losiko.workflows.validation.base import DOS, RELAX, SINGLE_POINT, Measurement, Request, ValidationEngine
+from aiida_losiko.workflows.validation.levels import density_of_levels
 
 __all__ = ("XtbEngine",)
-
-#: eV: standard deviation of the Gaussians that stand for the orbitals, and the grid of the densities of states.
-DOS_WIDTH, DOS_STEP = 0.2, 0.05
 
 
 class XtbEngine(ValidationEngine):
@@ -62,7 +58,7 @@ class XtbEngine(ValidationEngine):
         for status, energy, gap, error, own in zip(
             *(columns[name] for name in ("status", "energy", "gap", "error")), orbitals, strict=True
         ):
-            dos = None if own is None else _density_of_states(own)
+            dos = own and density_of_levels(own["energies"], own["occupations"], own["shares"])
             reason = error or ("" if energy is not None else f"not computed: {status}")
             found.append(Measurement(energy, gap, dos, status == "converged", reason))
         return found
@@ -73,16 +69,3 @@ class XtbEngine(ValidationEngine):
         values = {key: value for key, value in parameters.items() if key != "protocol"}
         values |= {"task": RELAX if task == RELAX else SINGLE_POINT, "orbitals": task == DOS}
         return XtbSettings.from_dict(values).to_dict()
-
-
-def _density_of_states(orbitals: Mapping[str, Any]) -> DensityOfStates:
-    """Return Gaussians in the place of the orbitals, relative to the middle between the last full and first empty."""
-    levels, occupations = np.array(orbitals["energies"]), np.array(orbitals["occupations"])
-    filled = occupations > 0.5
-    edges = (levels[filled].max(initial=-np.inf), levels[~filled].min(initial=np.inf))
-    levels = levels - np.mean([edge for edge in edges if np.isfinite(edge)])
-    grid = np.arange(levels.min() - 5 * DOS_WIDTH, levels.max() + 5 * DOS_WIDTH + DOS_STEP, DOS_STEP)
-    gaussians = np.exp(-((grid - levels[:, None]) ** 2) / (2 * DOS_WIDTH**2)) / (DOS_WIDTH * np.sqrt(2 * np.pi))
-    # Two electrons, one of each spin, have a place in each orbital.
-    projected = {symbol: 2 * np.array(share) @ gaussians for symbol, share in orbitals["shares"].items()}
-    return DensityOfStates(grid, 2 * gaussians.sum(axis=0), projected, MIDDLE_OF_GAP)
