@@ -31,11 +31,11 @@ COLUMNS = [
 ]
 
 
-def contestants() -> list[Contestant]:
+def contestants(merged: list[float], kept: list[int]) -> list[Contestant]:
     """Return `balanced` with databases that are thinned in different ways, the whole one first."""
     ways: list[tuple[str, dict[str, Any]]] = [("nothing (exact duplicates)", {})]
-    ways += [(f"merging closer than {tolerance:g}", {"duplicate_tolerance": tolerance}) for tolerance in MERGED]
-    for number in KEPT:
+    ways += [(f"merging closer than {tolerance:g}", {"duplicate_tolerance": tolerance}) for tolerance in merged]
+    for number in kept:
         for selection in ("farthest", "random"):
             ways.append((f"{selection}, {number:,}", {"selection": selection, "max_environments": number}))
     return [
@@ -50,6 +50,8 @@ def main() -> None:
     add = parser.add_argument
     add("--molecules", type=int, default=200, help="number of held-out molecules")
     add("--database", type=int, default=3000, choices=qm9.SIZES, help="its molecules (378: the paper's)")
+    add("--merge", type=float, nargs="*", default=list(MERGED), help="tolerances below which environments are merged")
+    add("--keep", type=int, nargs="*", default=list(KEPT), help="environments of each element that are kept")
     add("--output", type=Path, default=common.REPOSITORY / "results" / "qm9_accuracy", help="folder of all results")
     arguments = parser.parse_args()
     common.one_core()
@@ -57,7 +59,7 @@ def main() -> None:
     true = {atoms.info["identifier"]: atoms for atoms in study.true}
     common.header(f"Thinning a database of {arguments.database:,} molecules; {len(true)} held-out ones")
     rows = []
-    for method in contestants():
+    for method in contestants(arguments.merge, arguments.keep):
         what = method.name.removeprefix("thinned: ").replace("LOSIKO balanced", "nothing (exact duplicates)")
         known = database(study, method.settings, arguments.database)
         row: dict[str, Any] = {"what": what, "environments": len(known)}
