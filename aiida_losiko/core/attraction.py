@@ -8,6 +8,7 @@ is up to the objective.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
@@ -22,6 +23,7 @@ from aiida_losiko.core.environments.metric import (
     soft_targets,
 )
 from aiida_losiko.core.environments.tracking import TrackedNearest
+from aiida_losiko.core.parsimony import SharedTracker, SourceShares
 
 Draw: TypeAlias = Callable[[int], torch.Tensor]
 """Standard normal numbers, as many as asked for of each atom: (n, size)."""
@@ -64,6 +66,10 @@ class NearestAttraction:
         Where the vectors are.
     kernel, degree
         See `LocalSimilarityObjective`.
+    shares : SourceShares, optional
+        What the sources cost; counted before the first evaluation. For the kernel `distance`.
+    rows : Tensor of int64, shape (n,), optional
+        The atoms in the batch, where there are shares.
     """
 
     def __init__(
@@ -74,26 +80,43 @@ class NearestAttraction:
         device: torch.device,
         kernel: str,
         degree: float,
+        shares: SourceShares | None = None,
+        rows: torch.Tensor | None = None,
     ) -> None:
-        self._tracker = TrackedNearest(database.searcher(chemical_symbols[number], device), columns=columns)
+        self.symbol, self._shares, self._rows = chemical_symbols[number], shares, rows
+        self._make = partial(TrackedNearest, database.searcher(self.symbol, device), columns=columns)
+        self._tracker: TrackedNearest | SharedTracker | None = None
         self._kernel, self._degree = kernel, degree
         # As many numbers are drawn whichever features are there: a structure's do not depend on its batch mates.
         self._columns, self._n_features = columns, database.descriptor.n_features
 
     def evaluate(self, unit: torch.Tensor) -> Pulled:
         """See `Attraction`."""
+        if self._tracker is None:
+            self._tracker = self._begin()
         environment = self._tracker.update(unit)
         distance = self._tracker.distances.to(unit.dtype)
         target = self._tracker.targets.to(unit.dtype)
         squared = distance.square()
         if self._kernel == "distance":
+            loss = squared + self._tracker.added.to(squared) if isinstance(self._tracker, SharedTracker) else squared
             # |p - t|^2 = 2 - 2 p.t, also where t has features outside of the columns.
-            return Pulled(squared, distance, environment, -2 * target)
+            return Pulled(loss, distance, environment, -2 * target)
         # 1 - cos = D / 2 for unit vectors keeps the digits that 1 - cos^d would lose near one.
         loss = -torch.expm1(self._degree * torch.log1p(-0.5 * squared).clamp(min=-1e3))
         similarity = torch.linalg.vecdot(unit, target).clamp(min=0)
         slope = -self._degree * similarity ** (self._degree - 1)
         return Pulled(loss, distance, environment, slope[:, None] * target)
+
+    def _begin(self) -> TrackedNearest | SharedTracker:
+        if self._shares is None or self._rows is None:
+            return self._make()
+        return SharedTracker(lambda added: self._make(added=added), self._shares, self.symbol, self._rows)
+
+    def look(self, unit: torch.Tensor) -> None:
+        """Have the sources counted by the normalised vectors, (n, d), where there are shares."""
+        if self._shares is not None and self._rows is not None:
+            self._shares.look_at(self.symbol, self._rows, unit, self._columns)
 
     def probe(self, draw: Draw) -> torch.Tensor:
         """See `Attraction`; of the kernel what it is for small distances, 1 - cos^d = d D / 2."""

@@ -31,6 +31,7 @@ from aiida_losiko.core.environments.database import EnvironmentDatabase
 from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.core.frozen import FrozenPart, Kept
 from aiida_losiko.core.neighbors import NeighborTable, StructureBatch, scatter_to_atoms
+from aiida_losiko.core.parsimony import SourceShares
 
 KERNELS = ("distance", "polynomial")
 # The repulsion begins at this part of the shortest distance that the database has for a pair of elements.
@@ -99,6 +100,9 @@ class LocalSimilarityObjective:
         Which stage of a learnt metric; the last one by default. Of no meaning without one.
     own : Tensor of int64, shape (n_atoms,), optional
         The number of a source of the database for each atom, whose environments are not looked at: for learning.
+    parsimony : float
+        What environments cost of sources that hardly any other atom of the structure is like; see `core.parsimony`.
+        The sources are counted at the first evaluation. For the kernel `distance` without a learnt metric.
     """
 
     def __init__(
@@ -114,6 +118,7 @@ class LocalSimilarityObjective:
         start: torch.Tensor | None = None,
         stage: int = -1,
         own: torch.Tensor | None = None,
+        parsimony: float = 0.0,
     ) -> None:
         if kernel not in KERNELS:
             raise LosikoError(f"kernel {kernel!r} does not exist; choose one of: {', '.join(KERNELS)}")
@@ -136,6 +141,12 @@ class LocalSimilarityObjective:
         self._stage, self._own = stage, own
         self._goals = None if database.metric is None else Goals(database.metric, len(batch.numbers), batch.positions)
         self._table = NeighborTable(database.descriptor.cutoff)
+        if parsimony and (kernel != "distance" or database.metric is not None):
+            raise LosikoError(
+                f"parsimony={parsimony} is for the plain distance: choose kernel distance and a database whose metric "
+                "is null, or set it to 0"
+            )
+        self._shares = SourceShares(parsimony, database, batch) if parsimony else None
         self._squared = torch.empty((0, 1))
         self._frozen = None if free is None or bool(free.all()) else FrozenPart(batch, free, self._table)
         self._begin_again()
@@ -144,7 +155,9 @@ class LocalSimilarityObjective:
         """What pulls the atoms `rows`, all of one element, whose features are the columns."""
         device = self.batch.positions.device
         if self._goals is None:
-            return NearestAttraction(self.database, number, columns, device, self.kernel, self.kernel_degree)
+            return NearestAttraction(
+                self.database, number, columns, device, self.kernel, self.kernel_degree, self._shares, rows
+            )
         exclude = None
         if self._own is not None:
             exclude = (self.database.only_source(chemical_symbols[number]).to(device), self._own[rows])
@@ -161,6 +174,8 @@ class LocalSimilarityObjective:
             self._own = self._own[atoms]
         if self._goals is not None:
             self._goals.keep(atoms)
+        if self._shares is not None:
+            self._shares.keep(structures)
         if self._cohesion is not None:
             self._cohesion.keep(atoms)
         if self._frozen is not None:
@@ -225,6 +240,8 @@ class LocalSimilarityObjective:
         vector_gradient = torch.zeros_like(vectors)
         atom_loss, distance, environment = self._start(kept)
         sketch = CurvatureSketch(batch, n_probes) if n_probes else None
+        if self._shares is not None and self._shares.shares is None:
+            self._count_sources(self._shares, chunks, vectors, inside)
         for chunk in chunks:
             rows, places = chunk.rows, chunk.places
             (
@@ -274,6 +291,20 @@ class LocalSimilarityObjective:
         overlap = 1 - r / reach
         atom_loss.index_add_(0, self._table.atoms_of(row), 0.5 * self._repulsion * overlap**2)
         vector_gradient[pairs] -= (self._repulsion * overlap / (reach * r))[:, None] * vectors[pairs]
+
+    def _count_sources(
+        self, shares: SourceShares, chunks: list[Chunk], vectors: torch.Tensor, inside: torch.Tensor
+    ) -> None:
+        """Have the sources counted by all environments."""
+        with torch.no_grad():
+            for chunk in chunks:
+                own = vectors[chunk.places, : chunk.width], inside[chunk.places, : chunk.width]
+                features = chunk.descriptor.features_of(*own, chunk.species_index, chunk.elements)
+                unit = features / torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp_min(1e-30)
+                for atoms, attraction in chunk.groups:
+                    if isinstance(attraction, NearestAttraction):
+                        attraction.look(unit[atoms])
+        shares.count()
 
     def _evaluate_chunk(
         self, chunk: Chunk, vectors: torch.Tensor, inside: torch.Tensor, sketch: CurvatureSketch | None

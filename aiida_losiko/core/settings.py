@@ -58,6 +58,11 @@ class RelaxSettings:
     restraint : float
         Strength of what holds atoms at their start, in units of the loss: an atom that is displaced by what is usual
         adds half of it for each coordinate; see `core.relaxation.restraint`. With a learnt metric only. Zero for none.
+    parsimony : float
+        Strength of the preference for few compounds: an environment of a source that hardly any other atom of the
+        structure is like counts as further away; see `core.parsimony`. The structure is relaxed twice then, first
+        roughly and with the noise, and again with the sources that it is like by then. With the kernel `distance` and
+        without a learnt metric. Zero for none.
     curvature_probes : int
         With how many random draws `lbfgs` estimates the second derivatives of a structure that it begins with, in
         each stage; each costs about half an evaluation. Zero for none. Not where the cell is relaxed, nor for more
@@ -96,6 +101,7 @@ class RelaxSettings:
     repulsion: float = 1.0
     cohesion: float = 0.0
     restraint: float = 0.0
+    parsimony: float = 0.0
     curvature_probes: int = 0
     weights: dict[str, float] | None = None
     relax_cell: bool = False
@@ -123,13 +129,22 @@ class RelaxSettings:
             "repulsion",
             "cohesion",
             "restraint",
+            "parsimony",
             "noise_variance",
             "noise_decay",
         ):
             self._check(name, is_real(getattr(self, name)) and getattr(self, name) >= 0, "a number, zero or larger")
         for name in ("max_step_length", "kernel_degree", "hop_length"):
             self._check(name, is_real(getattr(self, name)) and getattr(self, name) > 0, "a positive number")
-        for name in ("repulsion", "cohesion", "restraint", "kernel_degree", "hop_length", "noise_variance"):
+        for name in (
+            "repulsion",
+            "cohesion",
+            "restraint",
+            "parsimony",
+            "kernel_degree",
+            "hop_length",
+            "noise_variance",
+        ):
             self._check(name, getattr(self, name) <= LARGEST, f"at most {LARGEST:g}")
         sound = self.noise_decay >= _SLOWEST_DECAY or not self.noise_variance
         self._check("noise_decay", sound, f"at least {_SLOWEST_DECAY:g} where there is noise, which would not end")

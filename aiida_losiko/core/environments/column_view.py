@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +49,7 @@ class ColumnView:
 
     def __init__(self, vectors: torch.Tensor, projection: Projection, columns: torch.Tensor | None) -> None:
         self._vectors, self._projection, self._columns = vectors, projection, columns
+        self._added: torch.Tensor | None = None
         if columns is None:
             self._basis = projection.basis
             self._mean = projection.mean
@@ -57,6 +60,19 @@ class ColumnView:
             self._inside, self._outside = _runs(chosen), _runs(~chosen)
         self._mean_product = projection.mean @ projection.basis
         self._mean_square = projection.mean.square().sum()
+
+    def with_added(self, added: torch.Tensor) -> ColumnView:
+        """Return a view in which `added` (N,), zero or more, is added to the squared distances of the environments.
+
+        That is one more dimension, in which every query is zero: what holds for distances goes on to hold.
+        """
+        view = copy.copy(self)
+        view._added = added.double()
+        rows = self._projection.rows.clone()
+        rows[: len(added), -1] += added
+        largest = math.sqrt(self._projection.largest**2 + float(added.max()))
+        view._projection = self._projection._replace(rows=rows, largest=largest)
+        return view
 
     def squared_bounds(
         self, queries: torch.Tensor, environments: torch.Tensor | None = None
@@ -91,13 +107,14 @@ class ColumnView:
         return torch.bmm(rows[environments], factors[:, :, None])[:, :, 0], length, margin
 
     def take(self, environments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Environments (m,) in the columns, (m, d) in float64, and the squares of what lies outside them, (m,)."""
+        """Take environments (m,) in the columns, (m, d) in float64, and squares of what is outside or added, (m,)."""
         found = self._vectors.index_select(0, environments)
+        added = None if self._added is None else self._added[environments]
         if self._columns is None:
-            return found.double(), None
+            return found.double(), added
         inside = torch.cat([found[:, run] for run in self._inside], dim=1).double()
-        outside = torch.cat([found[:, run] for run in self._outside], dim=1).double()
-        return inside, outside.square().sum(1)
+        outside = torch.cat([found[:, run] for run in self._outside], dim=1).double().square().sum(1)
+        return inside, outside if added is None else outside + added
 
     def distances(self, queries: torch.Tensor, rows: torch.Tensor, environments: torch.Tensor) -> torch.Tensor:
         """Distances |queries[rows] - environments| as norms of differences in float64, in chunks; shape (P,)."""

@@ -257,6 +257,12 @@ class EnvironmentDatabase:
         offsets, source, _ = self._origins_of(symbol)
         return torch.from_numpy(only_source(offsets, source))
 
+    def pairs_of_source(self, symbol: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Environment and structure of every atom of a species, as numbers, (n_atoms,) each."""
+        offsets, source, _ = self._origins_of(symbol)
+        environment = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        return torch.from_numpy(environment), torch.from_numpy(source.astype(np.int64))
+
     def _known(self, symbol: str) -> str:
         if symbol not in self.n_environments:
             raise LosikoError(

@@ -40,6 +40,8 @@ class TrackedNearest:
         Number c of remembered environments per query.
     columns : Tensor of int64, shape (d,), optional
         Queries are zero outside these columns and given in them alone; by default d is the D of the environments.
+    added : Tensor, shape (N,), optional
+        Added to the squared distances of the environments, which are searched and given with it; zero or more.
 
     Attributes
     ----------
@@ -58,7 +60,11 @@ class TrackedNearest:
     """
 
     def __init__(
-        self, searcher: NearestEnvironments, n_candidates: int = 64, columns: torch.Tensor | None = None
+        self,
+        searcher: NearestEnvironments,
+        n_candidates: int = 64,
+        columns: torch.Tensor | None = None,
+        added: torch.Tensor | None = None,
     ) -> None:
         if n_candidates < 1:
             raise LosikoError(f"n_candidates={n_candidates}: at least 1 environment has to be remembered per query")
@@ -67,6 +73,9 @@ class TrackedNearest:
         self.n_searched = 0
         self._columns = columns
         self._view = searcher.seen_in(columns)
+        self._added = added is not None
+        if added is not None:
+            self._view = self._view.with_added(added)
         self.reset()
 
     def reset(self) -> None:
@@ -194,7 +203,12 @@ class TrackedNearest:
         second = torch.minimum(others, horizon)
         # More environments than candidates may tie within the bounds; then the search that keeps no memory decides.
         unsure = (self.distances[rows] >= horizon).nonzero(as_tuple=True)[0]
-        if len(unsure):
+        if len(unsure) and self._added:
+            everything = torch.arange(n, device=rows.device).expand(len(unsure), n)
+            squared = bounds[unsure, :n].double() + (length - margin)[unsure, None]
+            self._decide(queries[unsure], rows[unsure], everything, squared)
+            second[unsure] = -math.inf
+        elif len(unsure):
             distances, indices = self.searcher.search(self._in_full(queries[unsure]))
             self.distances[rows[unsure]], self.indices[rows[unsure]] = distances[:, 0], indices[:, 0]
             second[unsure] = -math.inf

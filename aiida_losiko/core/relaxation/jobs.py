@@ -16,7 +16,7 @@ from aiida_losiko.core.relaxation.batch import relax_batch
 from aiida_losiko.core.relaxation.results import Relaxation
 from aiida_losiko.core.relaxation.run import Run
 from aiida_losiko.core.relaxation.sanity import structure_flags
-from aiida_losiko.core.relaxation.stages import relax_in_stages
+from aiida_losiko.core.relaxation.stages import number_of_stages, relax_in_stages
 from aiida_losiko.core.relaxation.with_scipy import relax_one_with_scipy
 from aiida_losiko.core.settings import RelaxSettings
 
@@ -85,8 +85,8 @@ def do_job(run: Run, job: Job, on_done: Callable[[int], Any]) -> list[Relaxation
     started = time.monotonic()
     engine = relax_batch if is_batched(run.settings.optimizer) else relax_one_with_scipy
     metric = run.database.metric
-    if metric is not None:
-        results = relax_in_stages(engine, run, job.structures, job.numbers, job.weights, on_done, len(metric.stages))
+    if (n_stages := number_of_stages(run)) > 1 or metric is not None:
+        results = relax_in_stages(engine, run, job.structures, job.numbers, job.weights, on_done, n_stages)
     else:
         results = engine(run, job.structures, job.numbers, job.weights, on_done)
     # The targets of a stage are held: who evaluates the structures anew may find others.

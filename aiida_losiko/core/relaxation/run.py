@@ -89,6 +89,7 @@ class Run:
             start=start,
             stage=stage,
             own=own,
+            parsimony=self.settings.parsimony,
         )
 
     def evaluate_in_double(self, results: list[Relaxation], weights: list[NDArray[np.float64]]) -> None:

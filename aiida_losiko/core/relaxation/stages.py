@@ -1,4 +1,8 @@
-"""Relaxation in the stages of a learnt metric: match, move, match again."""
+"""Relaxation in the stages of a learnt metric: match, move, match again.
+
+Where few compounds are preferred there are two stages as well: a rough one, with the noise, and one that begins with
+the sources counted anew (`core.parsimony`).
+"""
 
 from __future__ import annotations
 
@@ -20,11 +24,28 @@ if TYPE_CHECKING:
 _GO_ON = ("converged", "max_steps", "stalled")
 
 
+# Of a structure that is relaxed roughly two steps in a row change the loss by less than this part of it.
+ROUGHLY = 0.01
+
+
+def number_of_stages(run: Run) -> int:
+    """How many stages there are."""
+    metric = run.database.metric
+    if metric is not None:
+        return len(metric.stages)
+    return 2 if run.settings.parsimony else 1
+
+
 def run_of_stage(run: Run, stage: int, n_stages: int) -> Run:
     """The run of a stage; atoms hop in the last one only, for whose distances the reach is."""
-    own = copy.copy(run)
+    own, settings = copy.copy(run), run.settings
     if stage < n_stages - 1:
-        own.settings = replace(run.settings, n_hops=0)
+        settings = replace(settings, n_hops=0)
+    if settings.parsimony and stage < n_stages - 1:
+        settings = replace(settings, relative_loss_tolerance=max(ROUGHLY, settings.relative_loss_tolerance))
+    elif settings.parsimony and stage:
+        settings = replace(settings, noise_variance=0.0)
+    own.settings = settings
     return own
 
 
@@ -46,7 +67,7 @@ def relax_in_stages(
     run, structures, numbers, weights, on_done
         What the engine is given.
     n_stages : int
-        Number of stages of the metric.
+        Number of stages.
 
     Returns
     -------
