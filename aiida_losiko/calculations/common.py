@@ -137,7 +137,7 @@ class LosikoCalculation(CalcJob):
     SECTIONS: ClassVar[tuple[str, ...]] = ()
 
     #: Raise this when equal inputs no longer give equal results, so that older jobs are not taken from the cache.
-    CACHE_VERSION = 4
+    CACHE_VERSION = 5
 
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
