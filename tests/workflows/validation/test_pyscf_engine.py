@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -33,8 +34,9 @@ def pyscf_that(engine, aiida_profile, aiida_code_installed, tmp_path_factory):
         program = tmp_path_factory.mktemp("bin") / "pyscf"
         program.write_text("\n".join(["#!/bin/bash", *lines, ""]))
         program.chmod(0o755)
+        # A label of its own: the code of a known label would be taken, whatever it runs.
         return aiida_code_installed(
-            label="pyscf", filepath_executable=str(program), default_calc_job_plugin="pyscf.base"
+            label=f"pyscf-{uuid4()}", filepath_executable=str(program), default_calc_job_plugin="pyscf.base"
         )
 
     return make
