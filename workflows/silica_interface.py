@@ -10,10 +10,14 @@ What goes into the provenance graph:
 
 * `losiko.query.reference_crystals` (or `materials_project`, `archive`): the Si-O entries that the database is made of.
   Of the Materials Project those below 0.3 eV/atom above the hull, as in the paper.
-* Without `--silica`, amorphous silica of LOSIKO's own making: `losiko.random_cells` at 2.2 g/cm3, relaxed by
-  `losiko.relax` with a broad kernel and slowly decaying noise against silica of fourfold silicon, then with `crystals`.
-* `losiko.cleave` of both and `losiko.interface`, which freezes all atoms farther than 5 Angstrom from the plane.
-* For each protocol `losiko.database` and `losiko.relax` on the daemon.
+* `losiko.select` and `losiko.oxidize`: of the entries those without a dangling bond, and silicon with oxygen in some of
+  its bonds, which is like what there is at the interface and like no entry.
+* Without `--silica`, `losiko.switch_bonds`: amorphous silica with all its bonds, out of cristobalite.
+* `losiko.cleave` of both and `losiko.interfaces`: starts at several gaps and shifts, all atoms farther than 5 Angstrom
+  from the plane frozen.
+* `losiko.database` and `losiko.relax` on the daemon with the protocol `silica-healing`, for all starts at once;
+  `losiko.rank`: the one of the lowest loss; that one relaxed further with `crystals`.
+* For comparison `losiko.database` and `losiko.relax` of the same start with the entries alone, by other protocols.
 
 The protocol `silica-interface` has the settings of Table S1 of the paper; see docs/silica-interface.md. The job needs a
 running daemon and the code: `bash setup_profiles/quickstart.sh` sets up both.
@@ -26,6 +30,19 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aiida_losiko.tools.interface_report import (
+    VALENCES,
+    compared,
+    free,
+    fully_bonded,
+    measure,
+    missing,
+    shortest_distances,
+    summary,
+    table,
+    table_of_starts,
+    verdict,
+)
 from aiida_losiko.tools.launching import (
     JobError,
     add_aiida_options,
@@ -46,30 +63,19 @@ if TYPE_CHECKING:
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 ELEMENTS = ("Si", "O")
-VALENCES = {"Si": 4, "O": 2}
 HULL_LIMIT = 0.3  # eV/atom, the paper's
-FOURFOLD = [
-    f"crystal:{name}"
-    for name in (
-        *("quartz-alpha", "quartz-beta", "cristobalite-alpha", "cristobalite-beta"),
-        *("tridymite", "keatite", "moganite", "coesite"),
-    )
-]
-RANDOM_SILICA = {
-    "composition": "SiO2",
-    "density": [2.2, 2.2],
-    # A cube of 13.86 Angstrom, which fits 13 surface cells of silicon (001) to 0.3 %.
-    "formula_units": 59,
-    "minimal_distances": {"Si-O": 1.5, "O-O": 2.1, "Si-Si": 2.6},
-    "max_aspect": 1.0,
-    "angles": [90, 90],
-}
-NETWORK = {"descriptor": {"r_cut": 2.5, "sigma": 0.5, "weighting": None}}
-SLOW_NOISE = {"noise_variance": 0.2, "noise_decay": 0.015, "max_steps": 1000, "fmax": 1e-3}
+# Three by three by two conventional cells of beta-cristobalite, in the vectors of the primitive one: 216 atoms. Four by
+# four surface cells of silicon (001) are 1.6 % longer.
+GLASS = {"supercell": [[-3, -3, -3], [0, 0, 3], [-2, 2, 0]]}
+SHARES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9]  # of the bonds of silicon that get an oxygen
+OXIDIZED = {"share": SHARES, "n_atoms": [64, 64]}
+HEALING, FINISHING = "silica-healing", "crystals"
+GAPS = [1.5, 1.8, 2.1]  # Angstrom
+# Half surface cells of silicon in the common cell of four by four.
+SHIFTS = [[0.0, 0.0], [0.125, 0.0], [0.0, 0.125], [0.125, 0.125]]
 SILICON_LAYER = {"miller": [0, 0, 1], "thickness": 12.0}
 MOVABLE_WITHIN = 5.0  # Angstrom, the paper's
 INTERFACE = {"max_strain": 0.06, "max_area": 300.0, "vacuum": 10.0, "movable_within": MOVABLE_WITHIN}
-CLOSEST = 0.9  # of the shortest distance that the entries have
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -89,24 +95,32 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--protocol",
         action="append",
-        choices=protocol_names(),
+        choices=[*protocol_names(), "none"],
         metavar="NAME",
-        help="see losiko protocols; repeatable (default crystals, silica-interface)",
+        help="relax the best start with it and the entries alone too, for comparison; repeatable, none for no such "
+        "comparison (default crystals, silica-interface)",
     )
-    parser.add_argument("--gap", type=float, default=1.8, help="between the layers, Angstrom (default 1.8)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random silica and of the noise (default 0)")
+    parser.add_argument(
+        "--gap",
+        type=float,
+        action="append",
+        help=f"between the layers, Angstrom; repeatable (default {', '.join(map(str, GAPS))})",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of glass, oxides and noise (default 0)")
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder of the pictures (default results)")
     add_aiida_options(parser)
     options = parser.parse_args(arguments)
-    if not 0.5 <= options.gap <= 4:
-        parser.error(f"--gap {options.gap:g} is not allowed: 0.5 to 4 Angstrom")
+    options.gap = options.gap or GAPS
+    for gap in options.gap:
+        if not 0.5 <= gap <= 4:
+            parser.error(f"--gap {gap:g} is not allowed: 0.5 to 4 Angstrom")
     if options.seed < 0:
         parser.error(f"--seed {options.seed} is negative: give a whole number from 0")
     for name in ("entries", "silica"):
         path = getattr(options, name)
         if path is not None and not path.exists():
             parser.error(f"--{name} {path} does not exist: give a file of structures")
-    options.protocol = options.protocol or ["crystals", "silica-interface"]
+    options.protocol = [name for name in options.protocol or ["crystals", "silica-interface"] if name != "none"]
     return options
 
 
@@ -116,30 +130,32 @@ def run(options: argparse.Namespace, prefix: str) -> None:
     entries, node = ask_for_entries(options)
     processes.append(node)
     say(f"entries StructureSetData<{entries.pk}>: {len(entries)} of {', '.join(entries.elements)}")
-    silica = read_silica(options.silica, processes) if options.silica else make_silica(code, options.seed, processes)
+    known = with_oxidized(entries, options.seed, processes)
+    say(f"for healing StructureSetData<{known.pk}>: {len(known)}, {len(SHARES)} of them oxidised silicon")
+    silica = read_silica(options.silica, processes) if options.silica else make_silica(options.seed, processes)
     counts = measure(silica.get_ase(0))
     say(f"silica StructureSetData<{silica.pk}>: {len(silica.get_ase(0))} atoms, {summary(counts)}")
-    start = make_interface(silica, options.gap, processes)
-    before, closest = start.get_ase(0), shortest_distances(entries)
-    say(f"interface StructureSetData<{start.pk}>: {len(before)} atoms, of which {int(free(before).sum())} move")
+    starts, closest = make_starts(silica, options.gap, processes), shortest_distances(entries)
+    say(f"starts StructureSetData<{starts.pk}>: {len(starts)} of {len(starts.get_ase(0))} atoms")
+    seed = {"seed": options.seed}
+    healing = relax_with(HEALING, code, known, starts, processes, "starts", seed)
+    start, healed, ranking = best_of(starts, healing, processes)
+    show_starts(starts, healing, ranking, closest)
+    before = start.get_ase(0)
     rows, panels = [{"structure": "as cut", **measure(before, closest)}], [("as cut", before)]
+    finishing = relax_with(FINISHING, code, known, healed, processes, "best of them", seed)
+    runs = [(HEALING, healing, healed), (f"then {FINISHING}", finishing, finishing.outputs.structures)]
     for protocol in options.protocol:
-        seed = {"seed": options.seed}
-        relaxing = relax_with(protocol, code, entries, start, processes, "interface", settings=seed)
-        after = relaxing.outputs.structures.get_ase(0)
-        report = relaxing.outputs.report.get_dict()
-        rows.append(
-            {
-                "structure": protocol,
-                **measure(after, closest),
-                "held": bool((after.positions == before.positions)[~free(before)].all()),
-                "status": ", ".join(sorted(report["status"])),
-                "seconds": report.get("seconds"),
-            }
-        )
-        panels.append((protocol, after))
-        print(f"next: {prefix}python -m aiida_losiko.tools.origins {relaxing.outputs.structures.pk} --structure 0")
-    print(f"\n{table(rows)}\n")
+        alone = relax_with(protocol, code, entries, start, processes, "the same start, entries alone", seed)
+        runs.append((f"{protocol}, entries alone", alone, alone.outputs.structures))
+    for label, relaxing, structures in runs:
+        after, report = structures.get_ase(0), relaxing.outputs.report.get_dict()
+        status, seconds = ", ".join(sorted(report["status"])), report.get("seconds")
+        rows.append({"structure": label, **compared(before, after, closest), "status": status, "seconds": seconds})
+        panels.append((label, after))
+        print(f"next: {prefix}python -m aiida_losiko.tools.origins {structures.pk} --structure 0")
+    print(f"\nThe start of the lowest loss after {HEALING}, {int(free(before).sum())} atoms of which move:\n")
+    print(f"{table(rows)}\n")
     for row in rows[1:]:
         print(f"{row['structure']}: {verdict(rows[0], row)}")
     print(f"picture: {draw(options.output, panels).resolve()}")
@@ -185,39 +201,80 @@ def read_silica(path: Path, processes: list[ProcessNode]) -> StructureSetData:
     return silica
 
 
-def make_silica(code: Any, seed: int, processes: list[ProcessNode]) -> StructureSetData:
-    """Return a random cell of SiO2, relaxed with a broad kernel and much noise, then with a narrow one."""
+def with_oxidized(entries: StructureSetData, seed: int, processes: list[ProcessNode]) -> StructureSetData:
+    """Return the entries without a dangling bond, and oxidised silicon, as one set."""
+    from aiida.orm import Dict
+
+    from aiida_losiko.calculations.functions.merge import merge
+    from aiida_losiko.calculations.functions.oxidize import oxidize
+    from aiida_losiko.calculations.functions.select import select
+
+    ids = [name for name, atoms in zip(entries.get_identifiers(), entries, strict=True) if fully_bonded(atoms)]
+    if not ids:
+        raise JobError(f"none of {len(entries)} entries has all its bonds: give some of fourfold Si and twofold O")
+    bonded, chosen = call(select, source=entries, selection=Dict({"ids": ids}))
+    oxides, made = call(oxidize, crystal=silicon_crystal(processes), parameters=Dict({**OXIDIZED, "seed": seed}))
+    merged, joined = call(merge, entries=bonded, oxides=oxides)
+    processes += [chosen, made, joined]
+    known: StructureSetData = merged
+    return known
+
+
+def silicon_crystal(processes: list[ProcessNode]) -> StructureSetData:
+    """Return silicon."""
     from aiida.orm import Dict
 
     from aiida_losiko.calculations.functions.query import reference_crystals
-    from aiida_losiko.calculations.functions.random_cells import random_cells
 
-    known, asked = call(reference_crystals, query=Dict({"selection": {"ids": FOURFOLD}}))
-    cell, made = call(random_cells, parameters=Dict({**RANDOM_SILICA, "seed": seed}))
+    answer, asked = call(reference_crystals, query=Dict({"selection": {"ids": ["crystal:silicon"]}}))
+    processes.append(asked)
+    silicon: StructureSetData = answer["structures"]
+    return silicon
+
+
+def make_silica(seed: int, processes: list[ProcessNode]) -> StructureSetData:
+    """Return amorphous silica with all its bonds, which takes a minute or two."""
+    from aiida.orm import Dict
+
+    from aiida_losiko.calculations.functions.query import reference_crystals
+    from aiida_losiko.calculations.functions.switch_bonds import switch_bonds
+
+    known, asked = call(reference_crystals, query=Dict({"selection": {"ids": ["crystal:cristobalite-beta"]}}))
+    glass, made = call(switch_bonds, crystal=known["structures"], parameters=Dict({**GLASS, "seed": seed}))
     processes += [asked, made]
-    noise = {**SLOW_NOISE, "seed": seed}
-    network = relax_with("crystals", code, known["structures"], cell, processes, "silica, broad", NETWORK, noise)
-    rough, quiet = network.outputs.structures, {"noise_variance": 0.0}
-    fine = relax_with("crystals", code, known["structures"], rough, processes, "silica", settings=quiet)
-    silica: StructureSetData = fine.outputs.structures
+    silica: StructureSetData = glass
     return silica
 
 
-def make_interface(silica: StructureSetData, gap: float, processes: list[ProcessNode]) -> StructureSetData:
+def make_starts(silica: StructureSetData, gaps: list[float], processes: list[ProcessNode]) -> StructureSetData:
     """Return silicon below and silica above in a common cell, all atoms frozen that are far from the plane."""
     from aiida.orm import Dict
 
     from aiida_losiko.calculations.functions.cleave import cleave
-    from aiida_losiko.calculations.functions.interface import interface
-    from aiida_losiko.calculations.functions.query import reference_crystals
+    from aiida_losiko.calculations.functions.interfaces import interfaces
 
-    answer, asked = call(reference_crystals, query=Dict({"selection": {"ids": ["crystal:silicon"]}}))
-    silicon, cleaved = call(cleave, structure=answer["structures"], parameters=Dict(SILICON_LAYER))
+    silicon, cleaved = call(cleave, structure=silicon_crystal(processes), parameters=Dict(SILICON_LAYER))
     layer, cut = call(cleave, structure=silica, parameters=Dict({}))
-    start, joined = call(interface, slab_a=silicon, slab_b=layer, parameters=Dict({**INTERFACE, "gap": gap}))
-    processes += [asked, cleaved, cut, joined]
-    made: StructureSetData = start
-    return made
+    wanted = Dict({**INTERFACE, "gaps": gaps, "shifts": SHIFTS})
+    made, joined = call(interfaces, slab_a=silicon, slab_b=layer, parameters=wanted)
+    processes += [cleaved, cut, joined]
+    starts: StructureSetData = made
+    return starts
+
+
+def best_of(
+    starts: StructureSetData, relaxing: Any, processes: list[ProcessNode]
+) -> tuple[StructureSetData, StructureSetData, list[str]]:
+    """Return the start of the lowest loss, what became of it, and all identifiers in the order of their loss."""
+    from aiida.orm import Dict
+
+    from aiida_losiko.calculations.functions.rank import rank
+
+    wanted = Dict({"max_structures": 1, "duplicate_tolerance": None})
+    outputs = relaxing.outputs
+    ranked, node = call(rank, structures=outputs.structures, parameters=wanted, matches=outputs.matches, starts=starts)
+    processes.append(node)
+    return ranked["starts"], ranked["structures"], ranked["ranking"]["rows"]["identifier"]
 
 
 def relax_with(
@@ -227,8 +284,7 @@ def relax_with(
     start: StructureSetData,
     processes: list[ProcessNode],
     what: str,
-    describe: dict[str, Any] | None = None,
-    settings: dict[str, Any] | None = None,
+    settings: dict[str, Any],
 ) -> Any:
     """Build the database, relax with it, and return the work chain; what ran is added to `processes`."""
     from aiida.engine import submit
@@ -236,14 +292,11 @@ def relax_with(
     from aiida_losiko.workflows.database import DatabaseWorkChain
     from aiida_losiko.workflows.relax import RelaxWorkChain
 
-    changed: dict[str, Any] | None = {"describe": {"parameters": describe}} if describe else None
-    building: Any = submit(
-        DatabaseWorkChain.get_builder_from_protocol(code, entries, protocol=protocol, overrides=changed)
-    )
+    building: Any = submit(DatabaseWorkChain.get_builder_from_protocol(code, entries, protocol=protocol))
     wait_for(building, f"{what}, {protocol}: database")
     database = outputs_of(building, "database").database
     # One job: what comes back from noise without having converged is told as such.
-    changed = {"relax": {"parameters": {"relax": settings or {}}}, "max_iterations": 1}
+    changed = {"relax": {"parameters": {"relax": settings}}, "max_iterations": 1}
     relaxing: Any = submit(
         RelaxWorkChain.get_builder_from_protocol(code, start, database, protocol=protocol, overrides=changed)
     )
@@ -256,96 +309,17 @@ def relax_with(
 # -- what came out ----------------------------------------------------------------------------------------------------
 
 
-def free(atoms: Atoms) -> Any:
-    """Return which atoms may move, (n_atoms,)."""
-    from aiida_losiko.core.structures.content import fixed_mask
-
-    return ~fixed_mask(atoms)
-
-
-def shortest_distances(structures: Any) -> dict[str, float]:
-    """Return the shortest distance of each pair of elements in any of the structures, in Angstrom."""
-    shortest: dict[str, float] = {}
-    for atoms in structures:
-        for pair, length in pair_distances(atoms).items():
-            shortest[pair] = min(length, shortest.get(pair, length))
-    return shortest
-
-
-def pair_distances(atoms: Atoms, mask: Any = None) -> dict[str, float]:
-    """Return the shortest distance of each pair of elements, of pairs of which one atom at least is in the mask."""
-    from ase.neighborlist import neighbor_list
-
-    first, second, lengths = neighbor_list("ijd", atoms, 4.0)
-    symbols = atoms.get_chemical_symbols()
-    shortest: dict[str, float] = {}
-    for i, j, length in zip(first, second, lengths, strict=True):
-        if mask is None or mask[i] or mask[j]:
-            pair = "-".join(sorted((symbols[i], symbols[j])))
-            shortest[pair] = min(float(length), shortest.get(pair, float(length)))
-    return shortest
-
-
-def measure(atoms: Atoms, closest: dict[str, float] | None = None) -> dict[str, Any]:
-    """Return the coordination of the atoms that may move: Si by Si and O, O likewise."""
-    import numpy as np
-
-    from aiida_losiko.core.metrics import bonds, coordination_numbers
-
-    moves, numbers = free(atoms), coordination_numbers(atoms)
-    symbols = np.array(atoms.get_chemical_symbols())
-    wanted = np.array([VALENCES[symbol] for symbol in symbols])
-    first, second, _ = bonds(atoms)
-    near = moves[first] | moves[second]
-    found: dict[str, Any] = {
-        "fourfold": float((numbers[moves & (symbols == "Si")] == 4).mean()),
-        "twofold": float((numbers[moves & (symbols == "O")] == 2).mean()),
-        "dangling": int(np.maximum(wanted - numbers, 0)[moves].sum()),
-        "excess": int(np.maximum(numbers - wanted, 0)[moves].sum()),
-        "si_o": int(((symbols[first] != symbols[second]) & near).sum()),
-    }
-    if closest is not None:
-        # In parts of what the entries have: the pair of elements that is worst.
-        found["closest"] = min(d / closest[pair] for pair, d in pair_distances(atoms, moves).items() if pair in closest)
-    return found
-
-
-def summary(counts: dict[str, Any]) -> str:
-    """Return in a few words how good a network is."""
-    return f"{counts['fourfold']:.1%} of Si fourfold, {counts['twofold']:.1%} of O twofold"
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Render the rows."""
-    from aiida_losiko.tools.tables import Column, text_table
-
-    columns = [
-        Column("structure", "interface"),
-        Column("fourfold", "fourfold Si", "", ".3f"),
-        Column("twofold", "twofold O", "", ".3f"),
-        Column("dangling", "dangling bonds"),
-        Column("excess", "bonds too many"),
-        Column("si_o", "Si-O bonds"),
-        Column("closest", "closest / entries", "", ".2f"),
-        Column("held", "others held"),
-        Column("status", "status"),
-        Column("seconds", "time", "s", ".1f"),
-    ]
-    return text_table(rows, columns)
-
-
-def verdict(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """Return in a line which of the bars are met, and which are not."""
-    bars = {
-        "more fourfold Si": after["fourfold"] > before["fourfold"],
-        "more twofold O": after["twofold"] > before["twofold"],
-        "fewer dangling bonds": after["dangling"] < before["dangling"],
-        "more Si-O bonds": after["si_o"] > before["si_o"],
-        f"no pair closer than {CLOSEST:g} of the entries'": after["closest"] >= CLOSEST,
-        "all others where they were": after["held"],
-    }
-    missed = [name for name, met in bars.items() if not met]
-    return f"{len(bars) - len(missed)} of {len(bars)} as asked" + (f"; not: {', '.join(missed)}" if missed else "")
+def show_starts(starts: StructureSetData, relaxing: Any, ranking: list[str], closest: dict[str, float]) -> None:
+    """Print what became of every start, the lowest loss first."""
+    structures, matches = relaxing.outputs.structures, relaxing.outputs.matches
+    losses = dict(zip(map(str, matches.get_array("identifiers")), matches.get_array("loss"), strict=True))
+    found = []
+    for name in ranking:
+        before, after = starts.get_ase(starts.index_of(name)), structures.get_ase(structures.index_of(name))
+        counts = measure(before, closest), compared(before, after, closest)
+        found.append((name[name.index(":gap-") + 1 :], float(losses[name]), *counts))
+    met = sum(not missing(before, after) for _, _, before, after in found)
+    print(f"\n{table_of_starts(found)}\n\n{met} of {len(found)} starts are all as asked.")
 
 
 def draw(folder: Path, panels: list[tuple[str, Atoms]]) -> Path:

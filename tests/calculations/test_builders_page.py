@@ -13,7 +13,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "builders.md").read_text(
 @pytest.mark.usefixtures("aiida_profile_clean")
 def test_the_page(capsys):
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 6
     names: dict = {}
     for block in blocks:
         exec(compile(block, "builders.md", "exec"), names)
@@ -22,6 +22,8 @@ def test_the_page(capsys):
     assert re.fullmatch(r"LiCoO2:H_Li-0 \d+ 112", printed[3])
     assert printed[4].startswith("Si:slab-0_0_1-0|random:O40Si20-seed0-0:layer-0.00-")
     assert len(names["carbon"]) == 20
+    assert len(names["amorphous"]) == 96 and names["amorphous"].info["glass"]["accepted"] > 0
+    assert names["suboxide"].get_chemical_formula() == "O38Si64"
     # the numbers of the text
     from ase.geometry import minkowski_reduce
 
