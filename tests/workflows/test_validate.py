@@ -13,6 +13,7 @@ from aiida_losiko.core.metrics import rmsd
 from aiida_losiko.data import StructureSetData, atoms_to_structure
 from aiida_losiko.data.density_of_states import DensityOfStates
 from aiida_losiko.workflows.validate import ValidateWorkChain
+from aiida_losiko.workflows.validation.xtb import XtbEngine
 
 pytest.importorskip("tblite", reason="the extra xtb")
 
@@ -95,6 +96,15 @@ def test_the_best_of_a_set_without_duplicates(losiko_code, aiida_profile):
     assert outputs["table"]["rows"]["energy_minimum"] == [None] * 3 and "minima" not in outputs
 
 
+def test_engines_whose_density_of_states_tells_no_energy(losiko_code, aiida_profile, monkeypatch):
+    monkeypatch.setattr(XtbEngine, "dos_has_energy", False)
+    outputs, chain = validate(losiko_code, atoms_to_structure(molecule("H2O")), dos=True, compute=["losiko"])
+    assert chain.is_finished_ok, chain.exit_message
+    assert sorted(job.inputs.parameters["orbitals"] for job in jobs(chain)) == [False, True]
+    assert outputs["table"]["rows"]["energy_losiko"][0] < -130
+    assert list(outputs["dos"]["structure_0"]) == ["losiko"]
+
+
 def test_not_converged(losiko_code, aiida_profile):
     losiko = atoms_to_structure(displaced("CH3OH", 0.05))
     outputs, chain = validate(losiko_code, losiko, overrides={"max_steps": 1})
@@ -144,8 +154,6 @@ def test_out_of_time(losiko_code, aiida_profile):
 
 
 def test_a_job_that_cannot_be_submitted(losiko_code, aiida_profile, monkeypatch):
-    from aiida_losiko.workflows.validation.xtb import XtbEngine
-
     real = XtbEngine.get_builder
 
     def no_relaxations(self, request):
@@ -161,8 +169,6 @@ def test_a_job_that_cannot_be_submitted(losiko_code, aiida_profile, monkeypatch)
 
 
 def test_outputs_that_cannot_be_read(losiko_code, aiida_profile, monkeypatch):
-    from aiida_losiko.workflows.validation.xtb import XtbEngine
-
     def broken(self, outputs):
         raise IndexError("list index out of range")
 
