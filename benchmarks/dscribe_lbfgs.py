@@ -62,7 +62,7 @@ def dscribe_loss(
     start: Atoms, known: EnvironmentDatabase, parameters: dict[str, Any], method: str, all_elements: bool
 ) -> Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]]:
     """Eq. 8 of one molecule and its gradient by DScribe, (3 n_atoms,) both ways."""
-    atoms, loss = start.copy(), _Loss(start, known, parameters, all_elements)
+    atoms, loss = start.copy(), DScribeLoss(start, known, parameters, all_elements)
 
     def evaluate(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         atoms.positions = x.reshape(-1, 3)
@@ -91,7 +91,7 @@ def relax_cell_with_dscribe(
     from aiida_losiko.core.objective import Evaluation
     from aiida_losiko.core.relaxation.degrees_of_freedom import DegreesOfFreedom
 
-    batch, loss, atoms = StructureBatch.from_atoms([start]), _Loss(start, known, parameters, False), start.copy()
+    batch, loss, atoms = StructureBatch.from_atoms([start]), DScribeLoss(start, known, parameters, False), start.copy()
     freedom = DegreesOfFreedom(batch, True)
     first = freedom.start(batch.positions).numpy().ravel()
 
@@ -115,7 +115,7 @@ def relax_cell_with_dscribe(
     return float(found.fun), int(found.nfev), time.process_time() - begin
 
 
-class _Loss:
+class DScribeLoss:
     """Eq. 8 of one structure by DScribe."""
 
     def __init__(

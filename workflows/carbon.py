@@ -57,6 +57,7 @@ PROTOCOL, PAPER = "random-search", "carbon"
 DENSITY = [3.7, 4.2]  # g/cm3, the paper's
 ENERGY_LIMIT = 0.5  # eV/atom above the lowest entry of an archive, the paper's
 BONDED = 1.85  # Angstrom
+SYMPREC = 0.1  # Angstrom that atoms may be off their place in a crystal to be named after it
 SHEETS = "other sheets"
 MAX_PICTURED = 2000  # environments of each kind in the map
 
@@ -240,12 +241,15 @@ def name_of(atoms: Atoms, known: Mapping[str, Structure]) -> str | None:
     """Return which crystal this is, at its own density, or None. Sheets of graphite may lie on each other anyhow."""
     from pymatgen.analysis.structure_matcher import StructureMatcher
     from pymatgen.io.ase import AseAtomsAdaptor
+    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
     # Half the tolerances of pymatgen, and no scaling: graphite pressed to another density is not graphite.
     matcher = StructureMatcher(ltol=0.1, stol=0.15, angle_tol=3, scale=False)
     structure = AseAtomsAdaptor.get_structure(atoms)
+    # In oblique cells the matcher overlooks translations that spglib finds.
+    smallest = SpacegroupAnalyzer(structure, SYMPREC).find_primitive() or structure
     for name, crystal in known.items():
-        if matcher.fit(structure, crystal):
+        if matcher.fit(structure, crystal) or matcher.fit(smallest, crystal):
             return name
     return SHEETS if are_sheets(atoms) else None
 

@@ -84,8 +84,9 @@ def main() -> int:
     relax(read("POSCAR", format="vasp"), run)
     texts = {"OUTCAR": outcar(run), "vasprun.xml": vasprun(run, GAP)}
     if failure == "walltime":
-        # What is there when the scheduler kills it: the first part, up to the middle of a step.
-        texts = {name: text[: int(0.6 * len(text))] for name, text in texts.items()}
+        # What is there when the scheduler kills it among the electronic steps of the last ionic one.
+        ends = {"OUTCAR": "Iteration", "vasprun.xml": "</scstep>"}
+        texts = {name: text[: text.rindex(ends[name])] for name, text in texts.items()}
     elif failure == "garbage":
         texts = {name: f"{text[:200]}\n\x01 *** NaN NaN {text[300:400]}\n" for name, text in texts.items()}
     for name, text in texts.items():

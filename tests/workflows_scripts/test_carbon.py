@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import graphene
 from ase.io import write
 
@@ -21,6 +22,21 @@ from aiida_losiko.sources import load_source
 from aiida_losiko.tools.launching import JobError
 
 SCRIPT = Path(__file__).parents[2] / "workflows" / "carbon.py"
+
+# A random cell that became diamond, which pymatgen's matcher does not see in this form.
+OBLIQUE = Atoms(
+    "C6",
+    cell=[[2.497, -0.307, 0.207], [-1.023, 2.299, 0.235], [-0.625, -0.866, 6.082]],
+    scaled_positions=[
+        [0.397, 0.296, 0.815],
+        [0.742, 0.979, 0.232],
+        [0.080, 0.644, 0.148],
+        [0.388, 0.279, 0.565],
+        [0.071, 0.632, 0.898],
+        [0.730, 0.954, 0.481],
+    ],
+    pbc=True,
+)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +99,7 @@ def test_entries_and_starts(job, aiida_profile, crystals, tmp_path):
 def test_names(job, crystals):
     known = job.polymorphs()
     assert {name: job.name_of(atoms, known) for name, atoms in crystals.items()} == {name: name for name in crystals}
+    assert job.name_of(OBLIQUE, known) == "diamond"
     pressed = crystals["diamond"].copy()
     pressed.set_cell(0.85 * pressed.cell.array, scale_atoms=True)
     assert job.name_of(pressed, known) is None

@@ -102,10 +102,12 @@ class VaspEngine(ValidationEngine):
     def read(self, outputs: Mapping[str, Any]) -> Measurement:
         """Return the energy for zero smearing; gap and density of states where bands and `dos` are there."""
         misc = outputs["misc"].get_dict()
-        energy = misc.get("total_energies", {}).get("energy_extrapolated")
+        # Of files that stop in the middle they are None.
+        energy = (misc.get("total_energies") or {}).get("energy_extrapolated")
+        status = misc.get("run_status") or {}
         if energy is None:
-            raise LosikoError("VASP wrote no total energy that can be read: see its OUTCAR and vasp_output")
-        status = misc.get("run_status", {})
+            reason = "see its OUTCAR and vasp_output" if status.get("finished") else "it did not come to its end"
+            return Measurement(None, converged=False, error=f"VASP wrote no total energy: {reason}")
         # `ionic_converged` is None where nothing moves.
         converged = bool(status.get("finished") and status.get("electronic_converged"))
         converged = converged and status.get("ionic_converged") is not False

@@ -219,7 +219,10 @@ def test_density_of_states_by_element(engine, aiida_profile, n_spins):
 
 
 def test_nothing_to_read(engine, aiida_profile):
-    with pytest.raises(LosikoError, match="VASP wrote no total energy"):
-        engine.read({"misc": orm.Dict({"run_status": {"finished": False}})})
+    found = engine.read({"misc": orm.Dict({"total_energies": None, "run_status": {"finished": False}})})
+    assert (found.energy, found.converged) == (None, False)
+    assert found.error == "VASP wrote no total energy: it did not come to its end"
+    with pytest.raises(KeyError):
+        engine.read({})
     with pytest.raises(LosikoError, match="all filled or all empty"):
         engine.read({"misc": misc(), "bands": bands([[0.0, 1.0]], [[1.0, 1.0]])})
