@@ -60,9 +60,9 @@ class RelaxSettings:
         adds half of it for each coordinate; see `core.relaxation.restraint`. With a learnt metric only. Zero for none.
     parsimony : float
         Strength of the preference for few compounds: an environment of a source that hardly any other atom of the
-        structure is like counts as further away; see `core.parsimony`. The structure is relaxed twice then, first
-        roughly and with the noise, and again with the sources that it is like by then. With the kernel `distance` and
-        without a learnt metric. Zero for none.
+        structure is like counts as further away; see `core.parsimony`. The structure is relaxed in three stages then:
+        roughly and with the noise, roughly with the sources that it is like by then, and with the noise and without
+        parsimony. With the kernel `distance` and without a learnt metric. Zero for none.
     curvature_probes : int
         With how many random draws `lbfgs` estimates the second derivatives of a structure that it begins with, in
         each stage; each costs about half an evaluation. Zero for none. Not where the cell is relaxed, nor for more

@@ -126,13 +126,24 @@ def test_only_for_the_plain_distance(database: EnvironmentDatabase, options: dic
         objective_of([SILICON], database, parsimony=STRENGTH, **options)
 
 
-def test_two_stages(database: EnvironmentDatabase) -> None:
+def test_three_stages(database: EnvironmentDatabase) -> None:
     plain = Run(RelaxSettings(), database)
     sparing = Run(RelaxSettings(parsimony=0.05, noise_variance=0.01, noise_decay=0.5, n_hops=2), database)
-    assert (number_of_stages(plain), number_of_stages(sparing)) == (1, 2)
-    rough, last = (run_of_stage(sparing, stage, 2).settings for stage in range(2))
-    assert (rough.noise_variance, rough.n_hops, rough.relative_loss_tolerance) == (0.01, 0, ROUGHLY)
-    assert (last.noise_variance, last.n_hops, last.relative_loss_tolerance) == (0.0, 2, 0.0)
+    assert (number_of_stages(plain), number_of_stages(sparing)) == (1, 3)
+    rough, again, last = (run_of_stage(sparing, stage, 3).settings for stage in range(3))
+    assert (rough.parsimony, rough.noise_variance, rough.n_hops, rough.relative_loss_tolerance) == (
+        0.05,
+        0.01,
+        0,
+        ROUGHLY,
+    )
+    assert (again.parsimony, again.noise_variance, again.n_hops, again.relative_loss_tolerance) == (
+        0.05,
+        0.0,
+        0,
+        ROUGHLY,
+    )
+    assert last == RelaxSettings(noise_variance=0.01, noise_decay=0.5, n_hops=2)
 
 
 def test_a_crystal_comes_back_among_what_is_nearly_it(database: EnvironmentDatabase) -> None:

@@ -16,7 +16,7 @@ from aiida_losiko.core.relaxation.batch import relax_batch
 from aiida_losiko.core.relaxation.results import Relaxation
 from aiida_losiko.core.relaxation.run import Run
 from aiida_losiko.core.relaxation.sanity import structure_flags
-from aiida_losiko.core.relaxation.stages import number_of_stages, relax_in_stages
+from aiida_losiko.core.relaxation.stages import number_of_stages, relax_in_stages, run_of_stage
 from aiida_losiko.core.relaxation.with_scipy import relax_one_with_scipy
 from aiida_losiko.core.settings import RelaxSettings
 
@@ -91,7 +91,7 @@ def do_job(run: Run, job: Job, on_done: Callable[[int], Any]) -> list[Relaxation
         results = engine(run, job.structures, job.numbers, job.weights, on_done)
     # The targets of a stage are held: who evaluates the structures anew may find others.
     if run.settings.dtype != "float64" and metric is None:
-        run.evaluate_in_double(results, job.weights)
+        run_of_stage(run, n_stages - 1, n_stages).evaluate_in_double(results, job.weights)
     for start, result in zip(job.structures, results, strict=True):
         if result.status != "error":
             # What went wrong on the way, and what is wrong with the structure that is given.

@@ -1,7 +1,7 @@
 """Relaxation in the stages of a learnt metric: match, move, match again.
 
-Where few compounds are preferred there are two stages as well: a rough one, with the noise, and one that begins with
-the sources counted anew (`core.parsimony`).
+Where few compounds are preferred (`core.parsimony`) there are three stages as well: a rough one, with the noise; one
+with the sources counted anew, in which what strayed comes back; and one of the loss alone, with the noise again.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from aiida_losiko.core.relaxation.results import Relaxation
 from aiida_losiko.core.relaxation.run import Run
+from aiida_losiko.core.settings import RelaxSettings
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -33,20 +34,26 @@ def number_of_stages(run: Run) -> int:
     metric = run.database.metric
     if metric is not None:
         return len(metric.stages)
-    return 2 if run.settings.parsimony else 1
+    return 3 if run.settings.parsimony else 1
 
 
 def run_of_stage(run: Run, stage: int, n_stages: int) -> Run:
     """The run of a stage; atoms hop in the last one only, for whose distances the reach is."""
-    own, settings = copy.copy(run), run.settings
-    if stage < n_stages - 1:
+    own, settings, last = copy.copy(run), run.settings, stage == n_stages - 1
+    if not last:
         settings = replace(settings, n_hops=0)
-    if settings.parsimony and stage < n_stages - 1:
-        settings = replace(settings, relative_loss_tolerance=max(ROUGHLY, settings.relative_loss_tolerance))
-    elif settings.parsimony and stage:
-        settings = replace(settings, noise_variance=0.0)
+    if settings.parsimony and n_stages > 1:
+        settings = _sparing_stage(settings, stage, last)
     own.settings = settings
     return own
+
+
+def _sparing_stage(settings: RelaxSettings, stage: int, last: bool) -> RelaxSettings:
+    """The settings of a stage where few compounds are preferred: what a defect is like is left to the last one."""
+    if last:
+        return replace(settings, parsimony=0.0)
+    rough = max(ROUGHLY, settings.relative_loss_tolerance)
+    return replace(settings, relative_loss_tolerance=rough, noise_variance=0.0 if stage else settings.noise_variance)
 
 
 def relax_in_stages(
