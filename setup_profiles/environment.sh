@@ -95,6 +95,8 @@ prepare_environment() {
         say "the virtual environment $VENV is up to date"
     else
         : >"$INSTALL_LOG" || die "cannot write $INSTALL_LOG"
+        # Older ones stumble over an extra that two packages spell differently (atomic-tools, atomic_tools).
+        install "pip itself" --upgrade "pip>=24"
         # Asked for exactly, so that pip settles on one build and does not look through the others.
         install "PyTorch, the largest part" "$(grep '^torch==' "$CHECKOUT/constraints.txt")"
         install "aiida-losiko and the rest" --editable "$CHECKOUT${extras:+[$extras]}"

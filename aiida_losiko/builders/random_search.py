@@ -107,7 +107,7 @@ def _repeated(atoms: Atoms, multiple_of: int) -> Atoms:
         return atoms
     shape = np.ones(3, dtype=int)
     shape[np.argmin(atoms.cell.lengths())] = repeats
-    repeated = atoms.repeat(shape)
+    repeated: Atoms = atoms.repeat(shape)
     repeated.info["random_cell"] = {**atoms.info["random_cell"], "repeats": repeats}
     return repeated
 

@@ -82,7 +82,7 @@ class FrozenPart:
         self._virial: torch.Tensor | None = None
         self.changing, self._near = torch.zeros_like(free), torch.zeros_like(free)
         self._movable = torch.nonzero(free)[:, 0]
-        self._origin = batch.positions.detach()[self._movable]
+        self._origin, self._cells = batch.positions.detach(), batch.cells.detach()
         self._look_around(batch)
 
     @property
@@ -92,8 +92,8 @@ class FrozenPart:
 
     def follow(self, batch: StructureBatch) -> bool:
         """Take note of where the atoms are; returns whether more environments can change than before."""
-        moved = batch.positions.detach()[self._movable] - self._origin
-        if not bool((moved.square().sum(1) > DRIFT**2).any()):
+        moved = (batch.positions.detach()[self._movable] - self._origin[self._movable]).square().sum(1)
+        if not bool((moved > DRIFT**2).any()) and self._as_then(batch, self._origin, self._cells):
             return False
         before = self.changing, self._near
         self._look_around(batch)
@@ -106,10 +106,13 @@ class FrozenPart:
     def kept(self, batch: StructureBatch) -> Kept | None:
         """What was kept, when it holds for the batch: no frozen atom and no cell is elsewhere."""
         kept = self._kept
-        if kept is None or not torch.equal(kept.cells, batch.cells):
-            return None
-        same = (kept.positions == batch.positions).all(1) | self._free
-        return kept if bool(same.all()) else None
+        return kept if kept is not None and self._as_then(batch, kept.positions, kept.cells) else None
+
+    def _as_then(self, batch: StructureBatch, positions: torch.Tensor, cells: torch.Tensor) -> bool:
+        """Whether frozen atoms and cells are where they were."""
+        if not torch.equal(cells, batch.cells):
+            return False
+        return bool(((positions == batch.positions).all(1) | self._free).all())
 
     def virial(self, batch: StructureBatch, kept: Kept) -> torch.Tensor:
         """What all environments that cannot change add to the gradients in the strain, (n_structures, 3, 3)."""
@@ -121,7 +124,7 @@ class FrozenPart:
 
     def keep(self, structures: torch.Tensor, atoms: torch.Tensor) -> None:
         """Go on with the structures and atoms of two masks."""
-        self._origin = self._origin[atoms[self._movable]]
+        self._origin, self._cells = self._origin[atoms], self._cells[structures]
         self._free = self._free[atoms]
         self._movable = torch.nonzero(self._free)[:, 0]
         self._virial = None
@@ -149,4 +152,4 @@ class FrozenPart:
             near[own][j[changing[own][i]]] = True
         device = batch.positions.device
         self.changing, self._near = torch.as_tensor(changing, device=device), torch.as_tensor(near, device=device)
-        self._origin, self._virial = batch.positions.detach()[self._movable], None
+        self._origin, self._cells, self._virial = batch.positions.detach().clone(), batch.cells.detach().clone(), None

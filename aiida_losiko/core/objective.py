@@ -211,9 +211,9 @@ class LocalSimilarityObjective:
         """What was kept of the environments that need no evaluation, and neighbours of the others alone; or None."""
         if self._frozen is None:
             return None
-        if self._frozen.follow(self.batch):
-            self._begin_again()
         kept = self._frozen.kept(self.batch) if self._still else None
+        if kept is not None and self._frozen.follow(self.batch):
+            self._begin_again()
         if (self._table.part is None) != (kept is None):
             part = None if kept is None else self._frozen.part
             self._table = NeighborTable(self._table.cutoff, self._table.skin, part)

@@ -199,6 +199,20 @@ def test_a_frozen_atom_that_is_elsewhere_is_noticed(plain: EnvironmentDatabase, 
         assert_same(objective.evaluate(at, lattice), fresh.evaluate(at, lattice), free)
 
 
+def test_what_comes_into_reach_because_the_cell_shrinks(plain: EnvironmentDatabase, rod: Atoms) -> None:
+    """The movable atom stays where it is: the frozen ones come to it."""
+    center = 30
+    free = torch.arange(len(rod)) == center
+    objective = LocalSimilarityObjective(StructureBatch.from_atoms([rod]), plain, free=free)
+    batch = StructureBatch.from_atoms([rod])
+    objective.evaluate(batch.positions, batch.cells)
+    shrunk = batch.positions[center] + 0.8 * (batch.positions - batch.positions[center])
+    moved = shrunk + 0.3 * free[:, None]
+    for at in (shrunk, shrunk, moved):
+        fresh = LocalSimilarityObjective(StructureBatch.from_atoms([rod]), plain)
+        assert_same(objective.evaluate(at, 0.8 * batch.cells), fresh.evaluate(at, 0.8 * batch.cells), free)
+
+
 @pytest.mark.parametrize("relax_cell", [False, True])
 def test_relaxations_are_the_same(
     relax_cell: bool, plain: EnvironmentDatabase, rod: Atoms, described: list[int], monkeypatch: pytest.MonkeyPatch

@@ -188,14 +188,14 @@ def test_picture(job, known, tmp_path):
 
 
 @pytest.mark.skipif(not GLASS.is_file(), reason="no amorphous silica in LOSIKO_DATA (melt-quenched cells of 204 atoms)")
-def test_real_glass_on_silicon(known):
+def test_real_glass_on_silicon(job, known):
     """All that is asked, and that nothing else moves, to the last bit."""
     glass = read(GLASS, 2)
     silica = cut_layer(Atoms(glass.numbers, positions=glass.positions, cell=glass.cell, pbc=True))
     silicon = bulk("Si", a=5.431)
     start = interface(cleave(silicon, (0, 0, 1), 12.0), silica, gap=1.8, max_strain=0.06, max_area=300.0, vacuum=10.0)
     start = freeze(start, ~atoms_near_plane(start, 5.0))
-    oxides = [oxidize(silicon, share, n_atoms=(64, 64)) for share in (0.2, 0.4, 0.6, 0.8)]
+    oxides = [oxidize(silicon, share, n_atoms=(64, 64)) for share in job.SHARES]
     after = relaxed(start, [atoms for atoms in known if fully_bonded(atoms)] + oxides, "silica-healing")
     held = ~free(start)
     assert held.sum() > 200 and (after.positions[held] == start.positions[held]).all()
