@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from aiida_losiko.core.checks import is_real, is_whole, require
 from aiida_losiko.core.errors import LosikoError, did_you_mean
+from aiida_losiko.core.xtb_electrons import check_electrons
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -26,8 +27,6 @@ __all__ = ["METHOD", "RELAX", "SINGLE_POINT", "XtbResult", "XtbSettings", "run_x
 METHOD = "GFN2-xTB"
 SINGLE_POINT, RELAX = TASKS = ("single_point", "relax")
 _OPTIMIZERS = {"bfgs": "BFGS", "lbfgs": "LBFGS", "fire": "FIRE"}
-#: e; the charges of the atoms add up to that of the molecule, but for a number of electrons that cannot be.
-_CHARGE_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -198,9 +197,8 @@ def _run_one(start: Atoms, settings: XtbSettings, stopped: Callable[[], str | No
 
 
 def _minimise(atoms: Atoms, settings: XtbSettings, stopped: Callable[[], str | None]) -> XtbResult:
+    _check_electrons(atoms, settings)
     atoms.calc = _calculator(settings)
-    atoms.get_potential_energy()
-    _check_electrons(atoms.calc, settings)
     status, steps = _walk(atoms, settings, stopped) if settings.task == RELAX else ("converged", 0)
     energy, forces = float(atoms.get_potential_energy()), atoms.get_forces()
     wave = atoms.calc._res
@@ -237,14 +235,14 @@ def _calculator(settings: XtbSettings) -> Any:
     )
 
 
-def _check_electrons(calculator: Any, settings: XtbSettings) -> None:
-    """Refuse a number of electrons that tblite computes without a word, more than there are places or fewer than 0."""
-    total = float(calculator._res.get("charges").sum())
-    if abs(total - settings.charge) > _CHARGE_TOLERANCE:
-        raise LosikoError(
-            f"charge {settings.charge} with multiplicity {settings.multiplicity or 'lowest'} cannot be: the molecule "
-            f"has no such number of valence electrons (the charges of its atoms add up to {total:.2f})"
-        )
+def _check_electrons(atoms: Atoms, settings: XtbSettings) -> None:
+    """Refuse a number of electrons that cannot be, before tblite is given it."""
+    from tblite.interface import Calculator
+
+    if settings.charge == 0 and settings.multiplicity is None:
+        return
+    orbitals = len(Calculator(METHOD, atoms.numbers, atoms.positions / Bohr).get("orbital-map"))
+    check_electrons(atoms, settings.charge, settings.multiplicity, orbitals)
 
 
 def _gap(energies: NDArray[np.float64], occupations: NDArray[np.float64]) -> float | None:

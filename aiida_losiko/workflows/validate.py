@@ -241,7 +241,9 @@ class ValidateWorkChain(WorkChain):
                 for stage, node in structures.items()
             }
         function: Any = tabulate_validation
-        table, node = function.run_get_node(**groups, metadata={"call_link_label": "tabulate"})
+        table, node = function.run_get_node(
+            compute=self.inputs.compute, **groups, metadata={"call_link_label": "tabulate"}
+        )
         if node.is_finished_ok:
             self.out("table", table)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from aiida.orm import ArrayData, Dict
+from aiida.orm import ArrayData, Dict, List
 from aiida.plugins import CalculationFactory
 from ase.build import bulk, molecule
 
@@ -130,6 +130,17 @@ def test_what_is_not_known(three):
     assert rows["rmsd_losiko"] == [pytest.approx(0, abs=1e-9), None, pytest.approx(0, abs=1e-9)]
     # Without anything measured there are still the structures.
     assert tabulate(all={"losiko": {"structure": three}})["rows"]["energy_losiko"] == [None] * 3
+
+
+def test_what_was_asked_for_and_is_not_there_is_a_problem(three):
+    """As where an engine crashed and left nothing to read."""
+    group = {"losiko": {"structure": three, "measurement": measurement(-1.0, -2.0, -3.0)}}
+    asked = List(["start", "losiko", "minimum"])
+    rows = tabulate(compute=asked, all=group)["rows"]
+    assert rows["converged"] == [False] * 3
+    assert rows["problems"] == ["minimum: no energy"] * 3
+    rows = tabulate(compute=List(["losiko"]), all=group)["rows"]
+    assert rows["converged"] == [True] * 3 and rows["problems"] == [""] * 3
 
 
 def test_labels_are_in_the_order_of_their_numbers(aiida_profile):

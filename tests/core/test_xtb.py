@@ -12,6 +12,7 @@ from ase.build import bulk, molecule
 from aiida_losiko.core.errors import LosikoError
 from aiida_losiko.core.metrics import rmsd
 from aiida_losiko.core.xtb import XtbSettings, run_xtb
+from aiida_losiko.core.xtb_electrons import check_electrons, valence_electrons
 
 pytest.importorskip("tblite", reason="the extra xtb")
 
@@ -117,3 +118,25 @@ def test_without_tblite(monkeypatch):
     monkeypatch.setitem(sys.modules, "tblite.interface", None)
     with pytest.raises(LosikoError, match=r"pip install 'aiida-losiko\[xtb\]'"):
         run_xtb([molecule("H2O")])
+
+
+@pytest.mark.parametrize("number", [1, 2, 6, 11, 29, 30, 35, 47, 48, 56, 64, 72, 79, 80, 86])
+def test_valence_electrons_are_tblites(number):
+    from tblite.interface import Calculator
+
+    calculator = Calculator("GFN2-xTB", np.array([number]), np.zeros((1, 3)))
+    calculator.set("verbosity", 0)
+    assert calculator.singlepoint().get("orbital-occupations").sum() == pytest.approx(valence_electrons(number))
+
+
+@pytest.mark.parametrize(
+    ("charge", "multiplicity", "possible"),
+    [(0, None, True), (-4, None, True), (-5, None, False), (7, 2, True), (8, None, False), (0, 5, True), (0, 7, False)],
+)
+def test_electrons_of_water(charge, multiplicity, possible):
+    """Eight electrons, in six orbitals: never more than tblite has places for, and not none."""
+    if possible:
+        check_electrons(molecule("H2O"), charge, multiplicity, 6)
+    else:
+        with pytest.raises(LosikoError, match=rf"would have {8 - charge} valence electrons in 6 orbitals"):
+            check_electrons(molecule("H2O"), charge, multiplicity, 6)

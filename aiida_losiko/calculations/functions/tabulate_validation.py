@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from aiida.engine import ExitCode, calcfunction
-from aiida.orm import Dict
+from aiida.orm import Dict, List
 
 from aiida_losiko.calculations.functions.common import rejected
 from aiida_losiko.core.errors import LosikoError
@@ -32,11 +32,13 @@ UNITS = {
 
 
 @calcfunction
-def tabulate_validation(**groups: Any) -> Dict | ExitCode:
+def tabulate_validation(compute: List | None = None, **groups: Any) -> Dict | ExitCode:
     """Return energies, gaps and differences of geometry, one row for each structure.
 
     Parameters
     ----------
+    compute
+        Which of start, losiko and minimum were to be computed: one of these without an energy is a problem.
     **groups
         By a label, what belongs together: `start`, `losiko` and `minimum`, each with `structure` (one structure, or a
         set), and where it was computed `measurement` and `dos` (`measurement` of `losiko.measure`, of the task `dos`
@@ -53,7 +55,8 @@ def tabulate_validation(**groups: Any) -> Dict | ExitCode:
         text. None for what is not known. Exit status 201 for nodes that do not belong together.
     """
     try:
-        rows = [row for label in sorted(groups, key=_place) for row in _rows(label, groups[label])]
+        asked = () if compute is None else tuple(compute.get_list())
+        rows = [row for label in sorted(groups, key=_place) for row in _rows(label, groups[label], asked)]
     except LosikoError as error:
         return rejected(error)
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -77,7 +80,7 @@ def _measurements(group: Mapping[str, Any]) -> list[Any]:
     return [stage[name] for stage in group.values() for name in ("measurement", "dos") if name in stage]
 
 
-def _rows(label: str, group: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _rows(label: str, group: Mapping[str, Any], asked: Sequence[str]) -> list[dict[str, Any]]:
     """Return one row for each structure of a group."""
     unknown = sorted(set(group) - set(STAGES))
     if unknown or "losiko" not in group:
@@ -100,6 +103,11 @@ def _rows(label: str, group: Mapping[str, Any]) -> list[dict[str, Any]]:
         # The structure of a minimum that has no energy is not one.
         there = [stage for stage in structures if stage != "minimum" or measured[stage]["energy"] is not None]
         row |= _geometry({stage: structures[stage][index] for stage in there})
+        for stage in asked:
+            # A start is only computed where there is one.
+            own = measured[stage]
+            if own["energy"] is None and not own["problems"] and (stage in group or stage == "minimum"):
+                own["problems"].append("no energy")
         problems = [f"{stage}: {text}" for stage, own in measured.items() for text in own["problems"]]
         rows.append({**row, "converged": not problems, "problems": "; ".join(problems)})
     return rows
