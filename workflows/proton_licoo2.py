@@ -8,8 +8,8 @@
 What goes into the provenance graph:
 
 * `losiko.query.reference_crystals` (or `materials_project`, `archive`): the Li-Co-O-H entries that the database is made
-  of. Of the Materials Project those below 0.2 eV/atom above the hull, as in the paper. Large cells are left out: these
-  are orderings of lithium and vacancies, in which nearly every displaced atom finds something like its place.
+  of. Of the Materials Project those below 0.2 eV/atom above the hull, as in the paper. Large cells are left out: most
+  are orderings of lithium and vacancies, of which few are needed (--max-sites 1000 for all).
 * `losiko.substitute`: hydrogen in the place of one lithium atom of 108 atoms of LiCoO2, whatever the database is.
 * `losiko.displace`: copies of it in which all atoms have normal noise on each coordinate, and `losiko.merge`.
 * For each protocol `losiko.database` and `losiko.relax` on the daemon, with all starts in one job.
