@@ -1,7 +1,7 @@
 """Which numbers of electrons GFN2-xTB can be asked for.
 
-tblite does not look: with more electrons than there are places, or fewer than none, it writes beyond its arrays, and
-the process that it is part of ends some time later.
+tblite does not look: with more electrons of a spin than there are orbitals it goes beyond its arrays (valgrind tells),
+and a process that had been through such a calculation was ended some time later by a broken heap.
 """
 
 from __future__ import annotations
