@@ -93,7 +93,7 @@ def test_crystal_example(tmp_path):
 def test_aiida_example(aiida_code_installed, aiida_localhost, capsys):
     program = Path(sys.executable).parent / "losiko"
     aiida_localhost.set_default_mpiprocs_per_machine(1)
-    aiida_code_installed("losiko", "losiko.relax", computer=aiida_localhost, filepath_executable=str(program))
+    aiida_code_installed("losiko", None, "losiko.relax", computer=aiida_localhost, filepath_executable=str(program))
     exec(compile(block("python", "load_profile"), "README.md", "exec"), {})
     *rows, path = capsys.readouterr().out.strip().splitlines()
     assert len(rows) > 3

@@ -79,7 +79,7 @@ def test_no_network(tmp_path):
     away |= {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": "", "PIP_EXTRA_INDEX_URL": ""}
     result = quickstart("--no-run", "--venv", tmp_path / "env", **away)
     assert result.returncode == 1
-    assert result.stderr.startswith("error: no connection to the package index while installing PyTorch")
+    assert result.stderr.startswith("error: no connection to the package index while installing pip itself")
     assert result.stderr.count("\n") == 1
 
 

@@ -20,7 +20,7 @@ def test_the_page(capsys, monkeypatch, materials_project, aiida_code_installed, 
     monkeypatch.setenv("MP_API_ENDPOINT", materials_project.address)
     program = Path(sys.executable).parent / "losiko"
     aiida_localhost.set_default_mpiprocs_per_machine(1)
-    aiida_code_installed("losiko", "losiko.relax", computer=aiida_localhost, filepath_executable=str(program))
+    aiida_code_installed("losiko", None, "losiko.relax", computer=aiida_localhost, filepath_executable=str(program))
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
     assert len(blocks) == 5
     names: dict = {}

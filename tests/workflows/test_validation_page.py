@@ -18,7 +18,7 @@ def test_the_page(capsys, monkeypatch, tmp_path, aiida_code_installed, aiida_loc
     monkeypatch.chdir(tmp_path)
     program = Path(sys.executable).parent / "losiko"
     aiida_localhost.set_default_mpiprocs_per_machine(1)
-    aiida_code_installed("losiko", "losiko.relax", computer=aiida_localhost, filepath_executable=str(program))
+    aiida_code_installed("losiko", None, "losiko.relax", computer=aiida_localhost, filepath_executable=str(program))
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
     names: dict = {}
     for block in blocks:
