@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import click
 
@@ -14,6 +14,21 @@ from aiida_losiko.core.errors import LosikoError
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+
+class Outcome(Protocol):
+    """What a run says of one structure."""
+
+    @property
+    def status(self) -> str:
+        """How it ended; `error` where there is no result."""
+
+    @property
+    def error(self) -> str | None:
+        """Why there is none."""
+
+
+OutcomeT = TypeVar("OutcomeT", bound=Outcome)
 
 LABEL_KEYS = ("identifier", "name", "label")
 
@@ -130,3 +145,37 @@ def check_entries(entries: Sequence[Entry], species: Sequence[str] | None = None
 def structures_of(entries: Iterable[Entry]) -> list[Atoms]:
     """Return the structures of the entries that have one."""
     return [entry.atoms for entry in entries if entry.atoms is not None]
+
+
+def assign(
+    entries: Sequence[Entry], usable: Sequence[Entry], results: Sequence[OutcomeT], what_was_done: str
+) -> list[OutcomeT | None]:
+    """Return the result of each entry, None where there is none, and print the errors met on the way.
+
+    Parameters
+    ----------
+    entries
+        All of them.
+    usable
+        Those that there are results of, in the same order.
+    results
+        Of the usable ones.
+    what_was_done
+        To them, for the message: "relaxed".
+
+    Raises
+    ------
+    LosikoError
+        There is no result at all.
+    """
+    by_entry: dict[int, OutcomeT] = {}
+    for entry, result in zip(usable, results, strict=True):
+        if result.status == "error":
+            if len(entries) == 1:
+                raise LosikoError(f"{entry.label}: {result.error}")
+            entry.fail(result.error)
+        else:
+            by_entry[id(entry)] = result
+    if not by_entry:
+        raise LosikoError(f"none of the {len(entries)} structures could be {what_was_done}; nothing was written")
+    return [by_entry.get(id(entry)) for entry in entries]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aiida_losiko.cli.inputs import Entry, check_entries, read_entries, structures_of
+from aiida_losiko.cli.inputs import Entry, assign, check_entries, read_entries, structures_of
 from aiida_losiko.cli.known_crystals import (
     CRYSTALS_PROTOCOL,
     KnownCrystalsRequest,
@@ -35,7 +35,6 @@ from aiida_losiko.core.errors import LosikoError
 if TYPE_CHECKING:
     from aiida_losiko.core.environments.database import EnvironmentDatabase
     from aiida_losiko.core.protocols import Protocol
-    from aiida_losiko.core.relaxation.results import Relaxation
 
 
 @click.command()
@@ -145,7 +144,7 @@ def relax(
             should_stop=stop,
             processes=processes,
         )
-        by_entry = _assign(entries, usable, results)
+        by_entry = assign(entries, usable, results, "relaxed")
         run = reporting.Run(
             protocol=chosen.name,
             settings=relax_settings.to_dict(),
@@ -232,26 +231,3 @@ def _seconds_left(max_seconds: float | None, started: float) -> float | None:
     if max_seconds is None or math.isinf(max_seconds):
         return None
     return max(max_seconds - (time.perf_counter() - started), 1e-3)
-
-
-def _assign(
-    entries: Sequence[Entry], usable: Sequence[Entry], results: Sequence[Relaxation]
-) -> list[Relaxation | None]:
-    """Return the result of each entry, None where there is none, and print the errors met on the way.
-
-    Raises
-    ------
-    LosikoError
-        None of the structures could be relaxed.
-    """
-    by_entry: dict[int, Relaxation] = {}
-    for entry, result in zip(usable, results, strict=True):
-        if result.status == "error":
-            if len(entries) == 1:
-                raise LosikoError(f"{entry.label}: {result.error}")
-            entry.fail(result.error)
-        else:
-            by_entry[id(entry)] = result
-    if not by_entry:
-        raise LosikoError(f"none of the {len(entries)} structures could be relaxed; nothing was written")
-    return [by_entry.get(id(entry)) for entry in entries]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aiida_losiko.cli.inputs import Entry, check_entries, read_entries, structures_of
+from aiida_losiko.cli.inputs import Entry, assign, check_entries, read_entries, structures_of
 from aiida_losiko.cli.options import EXIT_SOME_FAILED, quiet_option
 from aiida_losiko.cli.outputs import check_output_format, check_output_paths, staged, to_json
 from aiida_losiko.cli.stopping import StopRequest
@@ -78,7 +78,7 @@ def xtb(
     left = None if max_seconds is None else max(max_seconds - (time.perf_counter() - started), 1e-3)
     with StopRequest() as stop:
         results = run_xtb(structures_of(usable), settings, max_seconds=left, should_stop=stop)
-        by_entry = _assign(entries, usable, results)
+        by_entry = assign(entries, usable, results, "computed")
         run = {"settings": settings.to_dict(), "seconds": time.perf_counter() - started, "signal": stop.signal}
         text = to_json(document(entries, by_entry, run)) if report else ""
         with staged(report, text):
@@ -170,24 +170,3 @@ def overview(entries: Sequence[Entry], results: Sequence[XtbResult | None]) -> s
     ]
     more = [f"... and {len(rows) - MAX_ROWS} more"] if len(rows) > MAX_ROWS else []
     return "\n".join([text_table(rows[:MAX_ROWS], columns), *more])
-
-
-def _assign(entries: Sequence[Entry], usable: Sequence[Entry], results: Sequence[XtbResult]) -> list[XtbResult | None]:
-    """Return the result of each entry, None where there is none, and print the errors met on the way.
-
-    Raises
-    ------
-    LosikoError
-        None of the structures could be computed.
-    """
-    by_entry: dict[int, XtbResult] = {}
-    for entry, result in zip(usable, results, strict=True):
-        if result.status == "error":
-            if len(entries) == 1:
-                raise LosikoError(f"{entry.label}: {result.error}")
-            entry.fail(result.error)
-        else:
-            by_entry[id(entry)] = result
-    if not by_entry:
-        raise LosikoError(f"none of the {len(entries)} structures could be computed; nothing was written")
-    return [by_entry.get(id(entry)) for entry in entries]
